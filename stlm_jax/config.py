@@ -1,0 +1,76 @@
+"""Every configuration key with its published value; files in `configs/` change some of them."""
+
+import ml_collections
+
+MVTEC_AD_CATEGORIES = (
+    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut",
+    "pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper",
+)  # fmt: skip
+
+
+def default() -> ml_collections.ConfigDict:
+    """The published setting on MVTec AD, key by key.
+
+    Numbers come from the paper or the published PyTorch code where a comment says so.
+    """
+    c = ml_collections.ConfigDict()
+    c.seed = 0  # the published code has none
+    c.image_size = 1024  # pixels, SAM's input size
+    c.dtype = "float32"  # of activations: float32 | bfloat16; parameters are always float32
+
+    c.data = ml_collections.ConfigDict()
+    c.data.root = ""  # the folder that holds the categories
+    c.data.categories = MVTEC_AD_CATEGORIES  # one model is trained for each
+    c.data.texture_root = ""  # a folder of images (DTD); empty: scikit-image's photographs
+    c.data.texture_count = 256  # textures kept on the device, drawn from the folder by seed
+
+    c.teacher = ml_collections.ConfigDict()
+    c.teacher.name = "vit_h"  # published: SAM ViT-H; vit_l | vit_b | vit_tiny | mobile_sam | demo
+    c.teacher.checkpoint = ""  # a weights file; "random" for an untrained teacher
+
+    c.student = ml_collections.ConfigDict()
+    c.student.encoder = "tiny_vit_5m"  # published: MobileSAM's TinyViT; tiny_vit_demo | tiny_vit_test
+    c.student.checkpoint = ""  # weights that the student starts from
+    c.student.init = "random"  # encoders, published: random; mobile_sam: from student.checkpoint
+
+    c.train = ml_collections.ConfigDict()
+    c.train.batch_size = 2  # published
+    c.train.epochs = 200  # published; over the good images, last partial batch dropped
+    c.train.steps = 0  # when positive, replaces epochs
+
+    c.optimizer = ml_collections.ConfigDict()
+    c.optimizer.learning_rate = 5e-4  # published: Adam on encoders, decoder, prompt constants
+    c.optimizer.b1 = 0.5  # published
+    c.optimizer.b2 = 0.999  # published
+    c.optimizer.residual_learning_rate = 0.1  # published: SGD on FA's residual blocks
+    c.optimizer.head_learning_rate = 0.01  # published: SGD on FA's ASPP head
+    c.optimizer.momentum = 0.9  # published
+    c.optimizer.weight_decay = 1e-4  # published, coupled as in torch, on FA only
+
+    c.loss = ml_collections.ConfigDict()
+    c.loss.cosine_weight = 1.0  # paper: the four guidance terms are summed; 0 trains without
+    c.loss.focal_weight = 1.0  # paper
+    c.loss.l1_weight = 1.0  # paper
+    c.loss.focal_gamma = 4.0  # published
+
+    c.pseudo = ml_collections.ConfigDict()
+    c.pseudo.clean_probability = 0.5  # published: half of the samples keep an empty mask
+    c.pseudo.beta_min = 0.0  # published: opacity of the original under the mask
+    c.pseudo.beta_max = 0.8  # published
+
+    c.checkpoint = ml_collections.ConfigDict()
+    c.checkpoint.every_steps = 500
+    c.checkpoint.keep = 2
+
+    c.log = ml_collections.ConfigDict()
+    c.log.every_steps = 20
+
+    c.evaluate = ml_collections.ConfigDict()
+    c.evaluate.batch_size = 4
+    c.evaluate.score_top_k = 100  # published: image score = mean of the 100 largest pixels
+    c.evaluate.metrics = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+    c.evaluate.panels = 12  # pictures a category
+
+    c.predict = ml_collections.ConfigDict()
+    c.predict.input = ""  # an image or a folder of images
+    return c
