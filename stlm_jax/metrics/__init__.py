@@ -1,0 +1,19 @@
+"""Image-level and pixel-level measures of anomaly detection, in NumPy."""
+
+from stlm_jax.metrics.errors import MetricError
+from stlm_jax.metrics.registry import (
+    DEFAULT_NAMES,
+    Evaluation,
+    check_names,
+    evaluate,
+    evaluate_with_reasons,
+)
+
+__all__ = [
+    "DEFAULT_NAMES",
+    "Evaluation",
+    "MetricError",
+    "check_names",
+    "evaluate",
+    "evaluate_with_reasons",
+]
