@@ -1,0 +1,130 @@
+"""Results of all categories as Markdown and JSON.
+
+Results are `{category: {metric: value}}` with values as fractions of 1; nan where a metric is
+undefined. `"mean"` is not a category but their mean.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from stlm_jax.errors import UserError
+from stlm_jax.files import write_atomically
+
+Results = Mapping[str, Mapping[str, float]]
+
+MEAN = "mean"
+JSON_NAME = "metrics.json"
+TABLE_NAME = "table.md"
+_WORDS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO"}
+
+
+def with_mean(results: Results) -> dict[str, dict[str, float]]:
+    """Results with the mean over categories last; a mean that was there is computed anew.
+
+    The mean of a metric is nan unless every category has a value: a mean over fewer categories
+    is not comparable with published ones.
+
+    Raises:
+        UserError: there is no category.
+    """
+    categories = {name: dict(values) for name, values in results.items() if name != MEAN}
+    if not categories:
+        raise UserError("no category to tabulate; evaluate at least one")
+    mean = {
+        metric: math.fsum(values.get(metric, math.nan) for values in categories.values())
+        / len(categories)
+        for metric in _metrics(categories)
+    }
+    return categories | {MEAN: mean}
+
+
+def format_table(results: Results) -> str:
+    """An aligned Markdown table in percent with two decimals, as the papers print them.
+
+    One row for each category in the order given and the mean last; `-` where there is no value.
+    Ends with a newline.
+
+    Raises:
+        UserError: there is no category.
+    """
+    complete = with_mean(results)
+    metrics = _metrics(complete)
+    rows = [["category", *map(_heading, metrics)]]
+    rows += [
+        [name, *(_percent(values.get(metric, math.nan)) for metric in metrics)]
+        for name, values in complete.items()
+    ]
+    rows[-1] = [f"**{cell}**" if cell != "-" else cell for cell in rows[-1]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_line(row, widths) for row in rows]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([lines[0], _line(rule, widths), *lines[1:]]) + "\n"
+
+
+def write_results(directory: str | os.PathLike, results: Results) -> tuple[Path, Path]:
+    """Write `metrics.json` (fractions, null for nan) and `table.md`, each atomically.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        UserError: there is no category.
+    """
+    complete = with_mean(results)
+    strict = {
+        name: {
+            metric: None if math.isnan(value) else float(value) for metric, value in values.items()
+        }
+        for name, values in complete.items()
+    }
+    text = json.dumps(strict, indent=2, allow_nan=False) + "\n"
+    return (
+        write_atomically(Path(directory) / JSON_NAME, text),
+        write_atomically(Path(directory) / TABLE_NAME, format_table(complete)),
+    )
+
+
+def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
+    """What `write_results` put into a `metrics.json`, null as nan.
+
+    Raises:
+        UserError: the file is missing or is not such a file.
+    """
+    try:
+        loaded = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {
+            name: {
+                metric: math.nan if value is None else float(value)
+                for metric, value in values.items()
+            }
+            for name, values in loaded.items()
+        }
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not hold results; write it with the evaluation") from error
+
+
+def _metrics(results: Results) -> list[str]:
+    return list(dict.fromkeys(metric for values in results.values() for metric in values))
+
+
+def _heading(metric: str) -> str:
+    """`pixel_auroc` as "pixel AUROC", `aupro_0.05` as "AUPRO 0.05"."""
+    return " ".join(_WORDS.get(word, word) for word in metric.split("_"))
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *others = cells
+    aligned = [
+        first.ljust(widths[0]),
+        *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)),
+    ]
+    return f"| {' | '.join(aligned)} |"
