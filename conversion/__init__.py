@@ -1,0 +1,1 @@
+"""Weights between published PyTorch checkpoints and this package's variables."""

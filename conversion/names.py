@@ -1,0 +1,36 @@
+"""The table between Flax paths and the published tensor names. It is near identity."""
+
+import re
+
+import numpy as np
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "embedding": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+# Tensors of the published layouts that STLM never computes with.
+UNUSED = re.compile(
+    r"num_batches_tracked$"
+    r"|(^|\.)(head|norm_head)\.(weight|bias)$"  # TinyViT's classifier
+    r"|(^|\.)prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)\."
+    r"|(^|\.)mask_decoder\.(output_upscaling|output_hypernetworks_mlps|iou_prediction_head)\."
+    r"|^model\.image_encoder\."  # in STLM's checkpoints: MobileSAM's own encoder
+)
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """The published name of a Flax leaf, e.g. ('neck', '0', 'kernel') is 'neck.0.weight'."""
+    modules, leaf = path[:-1], path[-1]
+    name = ".".join((*modules, _LEAVES.get(leaf, leaf)))
+    return re.sub(r"_(\d+)", r".\1", name)
+
+
+def from_torch_layout(leaf: str, tensor: np.ndarray) -> np.ndarray:
+    """A torch tensor in Flax's axis order: OIHW to HWIO, OI to IO; others unchanged."""
+    if leaf == "kernel":
+        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+    return tensor

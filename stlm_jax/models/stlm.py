@@ -1,0 +1,64 @@
+"""The two-stream model: two encoders, one shared decoder, feature aggregation."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from stlm_jax.models.mask_decoder import MaskDecoder
+from stlm_jax.models.prompt_encoder import PromptEncoder
+from stlm_jax.models.sam import features, normalise_pixels
+from stlm_jax.models.segmentation import Segmentation, aggregate
+
+
+@struct.dataclass
+class Prediction:
+    """What the model says of a batch.
+
+    Attributes:
+      plain: the plain stream's features 1 and 2, each (N, H/16, W/16, C) float32.
+      denoising: the denoising stream's.
+      map: the anomaly map at feature scale, (N, H/16, W/16) float32 in 0..1.
+    """
+
+    plain: tuple
+    denoising: tuple
+    map: jnp.ndarray
+
+
+class SharedDecoder(nn.Module):
+    """The prompt constants and the mask decoder that both streams use."""
+
+    prompt_encoder: PromptEncoder
+    mask_decoder: MaskDecoder
+
+    def __call__(self, embedding):
+        """Embedding (N, h, w, C) to features 1 and 2, float32."""
+        return features(embedding, self.prompt_encoder, self.mask_decoder)
+
+
+class Stlm(nn.Module):
+    """STLM, named as in the published checkpoints.
+
+    `encoderT` is the plain stream, `encoderS` the denoising stream, `model` the shared decoder.
+    """
+
+    encoderT: nn.Module  # noqa: N815
+    encoderS: nn.Module  # noqa: N815
+    model: SharedDecoder
+    segmentation: Segmentation
+
+    def __call__(self, image, train: bool = False) -> Prediction:
+        """Both streams and the map of an image.
+
+        Args:
+          image: (N, H, W, 3), uint8 or float in 0..255; H and W multiples of 16.
+          train: whether batch normalisation uses the batch.
+        """
+        pixels = normalise_pixels(image, self.encoderT.dtype)
+        embeddings = [self.encoderT(pixels, train), self.encoderS(pixels, train)]
+        feature1, feature2 = self.model(jnp.concatenate(embeddings))
+        count = image.shape[0]
+        plain = (feature1[:count], feature2[:count])
+        denoising = (feature1[count:], feature2[count:])
+        anomaly_map = self.segmentation(aggregate(plain, denoising), train)
+        return Prediction(plain, denoising, anomaly_map)

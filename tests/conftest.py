@@ -1,0 +1,32 @@
+import importlib.util
+import pathlib
+
+import pytest
+
+GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of golden vectors and its module `weights`."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"the golden vectors are not here ({GOLDEN})")
+    spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.folder = GOLDEN
+    return module
+
+
+def relative_error(actual, expected):
+    """‖actual − expected‖ / ‖expected‖."""
+    import numpy as np
+
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+@pytest.fixture(name="relative_error", scope="session")
+def relative_error_fixture():
+    return relative_error
