@@ -21,6 +21,7 @@ def default() -> ml_collections.ConfigDict:
     c.data = ml_collections.ConfigDict()
     c.data.root = ""  # the folder that holds the categories
     c.data.categories = MVTEC_AD_CATEGORIES  # one model is trained for each
+    c.data.demo = False  # write the generated demo set to data.root first, where it is not there
     c.data.texture_root = ""  # a folder of images (DTD); empty: scikit-image's photographs
     c.data.texture_count = 256  # textures kept on the device, drawn from the folder by seed
 

@@ -1,0 +1,229 @@
+"""Checkpoints of a training run; the one module that knows Orbax.
+
+A checkpoint of step k holds two things that belong together: the train state after k updates and
+the position of the data iterator after k batches. The training loop keeps the order of kauldron's
+(`kauldron/train/train_lib.py`): save first, then draw the next batch, then step. A batch drawn
+before the save would be lost on resuming, because the iterator's position would be past it.
+
+The state is written as a nested dictionary of host arrays, beside a JSON table of every array's
+shape, dtype and CRC-32. The table is what makes restoring strict: another model is told from a
+damaged file, and a flipped bit, which the array store itself does not notice, is found.
+"""
+
+import contextlib
+import errno
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from flax import serialization, traverse_util
+
+from stlm_jax.errors import UserError
+from stlm_jax.progress import note
+
+_SEPARATOR = "/"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held: `state` is the template's pytree with numpy leaves."""
+
+    step: int
+    state: Any
+    data: Any
+
+
+class Checkpoints:
+    """The checkpoints of one category, in one folder.
+
+    A save is complete or absent: Orbax writes to a temporary folder and renames it, so a process
+    killed at any moment leaves the previous checkpoint as it was. Saves are synchronous; when
+    `save` returns the checkpoint is on disk.
+    """
+
+    def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
+        """Open `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
+        self.directory = Path(directory).absolute()
+        self._manager = None
+        if read_only and not self.directory.is_dir():
+            return
+        with _quiet():
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                enable_async_checkpointing=False,
+                read_only=read_only,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint folder, ascending."""
+        return sorted(self._manager.all_steps()) if self._manager else []
+
+    def latest_step(self) -> int | None:
+        """The newest of `steps()`, or None."""
+        return max(self.steps(), default=None)
+
+    def save(self, step: int, state: Any, data: Any) -> None:
+        """Write `state` (a pytree of arrays) and `data` (JSON values) as checkpoint `step`.
+
+        Raises:
+            UserError: the disk is full or not writable; earlier checkpoints are untouched.
+        """
+        flat = _leaves(jax.device_get(state))
+        meta = {"step": step, "data": data, "leaves": {k: _describe(v) for k, v in flat.items()}}
+        nested = traverse_util.unflatten_dict(flat, sep=_SEPARATOR)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(nested), meta=ocp.args.JsonSave(meta))
+        try:
+            with _quiet():
+                self._manager.save(step, args=args, force=True)
+                self._manager.wait_until_finished()
+        except Exception as error:
+            reason = _disk_problem(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"{self.directory}: checkpoint {step} could not be written: {reason}; "
+                f"{_last_good(self.latest_step())}, so free some space and run the command again"
+            ) from error
+
+    def restore(self, template: Any, discard_damaged: bool = False) -> Restored | None:
+        """Read the newest checkpoint that is whole, or None where there is none at all.
+
+        Args:
+            template: a pytree of arrays or `jax.ShapeDtypeStruct` that the result must equal in
+                structure, shapes and dtypes.
+            discard_damaged: delete newer checkpoints that were found damaged, so that their steps
+                can be saved again.
+
+        Raises:
+            UserError: the checkpoint is of another model, or every checkpoint is damaged.
+        """
+        damaged: list[int] = []
+        for step in reversed(self.steps()):
+            try:
+                with _quiet():
+                    restored = self._restore_step(step, template)
+            except UserError:
+                raise
+            except Exception as error:  # whatever the array store raises on a broken file
+                note(f"{self.directory / str(step)}: damaged, ignored ({_first_line(error)})")
+                damaged.append(step)
+                continue
+            if discard_damaged:
+                for bad in damaged:
+                    self._manager.delete(bad)
+            return restored
+        if damaged:
+            raise UserError(
+                f"{self.directory}: no checkpoint can be read (steps {damaged}); delete the folder "
+                "to start this category again"
+            )
+        return None
+
+    def _restore_step(self, step: int, template: Any) -> Restored:
+        meta = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        ).meta
+        expected = _leaves(template)
+        self._require_same_model(step, meta["leaves"], expected)
+        target = {k: np.empty(v.shape, v.dtype) for k, v in expected.items()}
+        nested = traverse_util.unflatten_dict(target, sep=_SEPARATOR)
+        tree = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(nested))
+        ).state
+        flat = traverse_util.flatten_dict(tree, sep=_SEPARATOR)
+        for path, described in meta["leaves"].items():
+            if _describe(flat[path]) != described:
+                raise ValueError(f"{path} is not what was saved")
+        return Restored(step, _rebuild(template, flat), meta["data"])
+
+    def _require_same_model(self, step: int, saved: dict[str, list], expected: dict) -> None:
+        for path in sorted(saved.keys() | expected.keys()):
+            ours = theirs = "absent"
+            if path in saved:
+                shape, dtype, _ = saved[path]
+                theirs = f"{dtype}{shape}"
+            if path in expected:
+                ours = f"{np.dtype(expected[path].dtype).name}{list(expected[path].shape)}"
+            if ours != theirs:
+                raise UserError(
+                    f"{self.directory / str(step)}: checkpoint of another model: {path} is "
+                    f"{theirs} in the checkpoint, {ours} in the configured model; use the "
+                    "configuration it was trained with, or another --workdir"
+                )
+
+    def close(self) -> None:
+        """Release Orbax's resources."""
+        if self._manager:
+            self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Orbax's log, which prints whole tracebacks of errors that are handled here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Path → array of a pytree; empty containers and None have no entry."""
+    nested = serialization.to_state_dict(tree)
+    flat = traverse_util.flatten_dict(nested, sep=_SEPARATOR)
+    return {
+        k: v if hasattr(v, "shape") else np.asarray(v) for k, v in flat.items() if v is not None
+    }
+
+
+def _rebuild(template: Any, flat: dict[str, np.ndarray]) -> Any:
+    nested = serialization.to_state_dict(template)
+    slots = traverse_util.flatten_dict(nested, sep=_SEPARATOR, keep_empty_nodes=True)
+    filled = {path: flat.get(path, slot) for path, slot in slots.items()}
+    return serialization.from_state_dict(
+        template, traverse_util.unflatten_dict(filled, sep=_SEPARATOR)
+    )
+
+
+def _describe(array: np.ndarray) -> list:
+    """[shape, dtype, CRC-32 of the bytes] as JSON values."""
+    array = np.asarray(array)
+    content = np.ascontiguousarray(array).view(np.uint8)
+    return [list(array.shape), array.dtype.name, zlib.crc32(content.data)]
+
+
+def _disk_problem(error: BaseException) -> str | None:
+    """Say in words what the disk refused; None where the error is of another kind."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the disk"
+    text = str(error)  # the array store reports the same as a plain exception
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return "no space left on the disk"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return "the folder is not writable"
+    return None
+
+
+def _last_good(step: int | None) -> str:
+    return "there is no earlier one" if step is None else f"the one of step {step} is intact"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:160]

@@ -1,0 +1,103 @@
+"""What the values of a configuration may be."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from stlm_jax.errors import UserError
+from stlm_jax.metrics import check_names
+
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "names separated by commas",
+}
+
+_POSITIVE_INTS = (
+    "train.batch_size", "data.texture_count", "checkpoint.every_steps", "checkpoint.keep",
+    "log.every_steps", "evaluate.batch_size", "evaluate.score_top_k",
+)  # fmt: skip
+_COUNTS = ("seed", "train.epochs", "train.steps", "evaluate.panels")
+_AT_LEAST_ZERO = (
+    "optimizer.learning_rate", "optimizer.residual_learning_rate",
+    "optimizer.head_learning_rate", "optimizer.weight_decay", "loss.cosine_weight",
+    "loss.focal_weight", "loss.l1_weight", "loss.focal_gamma",
+)  # fmt: skip
+_BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum")
+_FRACTIONS = ("pseudo.clean_probability", "pseudo.beta_min", "pseudo.beta_max")
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Every key with its dots, such as `train.steps`, and its value; in order."""
+    flat: dict[str, Any] = {}
+    for key in config:
+        value = config[key]
+        if isinstance(value, ml_collections.ConfigDict):
+            flat |= {f"{key}.{below}": v for below, v in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuse values that no part of the program could work with.
+
+    Raises:
+        UserError: naming the key, its value and what it may be.
+    """
+    values = flatten(config)
+    for key, allowed in _choices().items():
+        if key in values and values[key] not in allowed:
+            raise UserError(f"--config.{key}={values[key]}: must be one of {', '.join(allowed)}")
+    rules: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
+        (_POSITIVE_INTS, lambda v: v >= 1, "must be 1 or more"),
+        (_COUNTS, lambda v: v >= 0, "must be 0 or more"),
+        (_AT_LEAST_ZERO, lambda v: v >= 0 and math.isfinite(v), "must be a number of 0 or more"),
+        (_BELOW_ONE, lambda v: 0 <= v < 1, "must be at least 0 and below 1"),
+        (_FRACTIONS, lambda v: 0 <= v <= 1, "must be in 0..1"),
+        (("image_size",), lambda v: v >= 32 and v % 16 == 0, "must be a multiple of 16 from 32 up"),
+    ]
+    for keys, accepts, requirement in rules:
+        for key in keys:
+            if key in values and not accepts(values[key]):
+                raise UserError(f"--config.{key}={values[key]}: {requirement}")
+    for key in ("data.categories", "evaluate.metrics"):
+        if not values[key] or not all(isinstance(name, str) for name in values[key]):
+            raise UserError(wrong_type(key, values[key], ("",)))
+    if not values["train.steps"] and not values["train.epochs"]:
+        raise UserError("--config.train.steps=0: give train.steps or train.epochs")
+    if values["pseudo.beta_min"] > values["pseudo.beta_max"]:
+        raise UserError(
+            f"--config.pseudo.beta_min={values['pseudo.beta_min']}: must not be above "
+            f"pseudo.beta_max, which is {values['pseudo.beta_max']}"
+        )
+    try:
+        check_names(values["evaluate.metrics"])
+    except UserError as error:
+        raise UserError(f"--config.evaluate.metrics: {error}") from None
+
+
+def wrong_type(key: str, value: Any, default: Any) -> str:
+    """The line that refuses `value`, where `default` is of the type it must have."""
+    return f"--config.{key}={value}: must be {_TYPES[type(default)]}, such as {_example(default)}"
+
+
+def _choices() -> dict[str, tuple[str, ...]]:
+    from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
+
+    return {
+        "dtype": ("float32", "bfloat16"),
+        "teacher.name": tuple(SAM_VARIANTS),
+        "student.encoder": tuple(ENCODERS),
+        "student.init": ("random", "mobile_sam"),
+    }
+
+
+def _example(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(default[:2]) or "bottle,cable"
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -1,0 +1,67 @@
+"""Training metrics on disk: one JSON object a line, and TensorBoard events where possible."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stlm_jax.files import write_atomically
+from stlm_jax.progress import note
+
+
+class MetricWriter:
+    """Writes `<directory>/metrics.jsonl` and TensorBoard events beside it.
+
+    Lines of steps after `start` are dropped first: a resumed run repeats those steps, and every
+    step must appear once.
+    """
+
+    def __init__(self, directory: Path, start: int = 0, events: bool = True):
+        """Open the files of `directory`; `start` is the step that training resumes from."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "metrics.jsonl"
+        write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, start)))
+        self._file = path.open("a", encoding="utf-8")
+        self._events = _event_writer(directory, start) if events else None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line `{"step": step, name: value, …}` and the same events."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    if not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):  # a line cut off when the process was killed
+            continue
+    return kept
+
+
+def _event_writer(directory: Path, start: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        note("no TensorBoard events: tensorboardX is missing; pip install 'stlm_jax[report]'")
+        return None
+    return SummaryWriter(str(directory), purge_step=start + 1 if start else None)
