@@ -65,6 +65,7 @@ def test_overlay_outlines_ground_truth_from_outside():
     assert not outlined[DEFECT > 0].any()
     assert outlined[59, 80:200].all() and outlined[120, 80:200].all()
     assert outlined[60:120, 79].all() and outlined[60:120, 200].all()
+    assert (overlay[57, 80:200] == 33).all()  # a dark rim, for bright images
 
 
 def test_a_good_image_has_no_outline():

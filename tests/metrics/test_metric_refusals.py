@@ -2,6 +2,8 @@
 
 import logging
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +106,8 @@ def test_any_real_dtype(dtype):
     maps = (MAPS * 17).round().astype(dtype)
     found = evaluate(maps, MASKS, names=["pixel_auroc", "aupro"])
     assert found == pytest.approx({"pixel_auroc": 1.0, "aupro": 1.0})
+
+
+def test_metrics_need_no_jax():
+    code = "import sys, stlm_jax.metrics; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
