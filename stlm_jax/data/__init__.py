@@ -1,0 +1,1 @@
+"""Reading anomaly-detection data: folders, images, textures, the training pipeline, a demo set."""
