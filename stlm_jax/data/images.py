@@ -1,0 +1,166 @@
+"""Image files to arrays, and ground-truth files to masks."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stlm_jax.data.records import Record
+from stlm_jax.errors import UserError
+
+Progress = Callable[[int, int], None]  # images done, images in all
+StrPath = str | os.PathLike[str]
+
+
+class ImageError(UserError):
+    """A file that cannot be read as an image; the text names it."""
+
+
+def _open(path: StrPath) -> Image.Image:
+    """Decode the first frame, upright."""
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image)
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """The single channel of a 16-bit, 32-bit or float image, float32."""
+    values = np.asarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is infinite or not a number")
+    return values
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if _is_deep(image):
+        values = _values(image)
+        low, high = float(values.min()), float(values.max())
+        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+        image = Image.fromarray(np.rint(scaled).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image.convert("RGB")
+
+
+def _guarded(path: StrPath, read: Callable[[], np.ndarray]) -> np.ndarray:
+    # Decoders of damaged files raise a dozen unrelated types, from SyntaxError to struct.error.
+    try:
+        return read()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist: check the path") from None
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(f"cannot read {path} as an image ({reason}): replace the file") from error
+
+
+def read_image(path: StrPath, size: int | None) -> np.ndarray:
+    """An image as RGB.
+
+    EXIF orientation is applied; of several frames the first counts; palettes and CMYK are
+    converted; transparent pixels are laid over black; 16-bit and float grey values are scaled from
+    the file's own minimum and maximum to 0..255 (a constant image becomes black).
+
+    Args:
+        path: the file.
+        size: side of the result in pixels, or None to keep the file's own.
+
+    Returns:
+        (size, size, 3) or (H, W, 3) uint8, resized bilinearly by PIL as in the published code.
+
+    Raises:
+        ImageError: when the file is missing, no image, damaged, or larger than PIL's limit.
+    """
+
+    def read() -> np.ndarray:
+        image = _to_rgb(_open(path))
+        if size is not None:
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        return np.array(image)
+
+    return _guarded(path, read)
+
+
+def read_mask(path: StrPath, size: int | None) -> np.ndarray:
+    """A ground-truth file as a binary mask.
+
+    A pixel is anomalous where it reaches half of the file's own maximum, so that 0/1, 0/255 and
+    16-bit masks read alike; a resized pixel where at least half of what it covers is.
+
+    Args:
+        path: the file.
+        size: side of the result in pixels, or None to keep the file's own.
+
+    Returns:
+        (size, size) or (H, W) uint8 in {0, 1}.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+
+    def read() -> np.ndarray:
+        image = _open(path)
+        values = _values(image) if _is_deep(image) else np.asarray(image.convert("L"), np.float32)
+        mask = (values >= values.max() / 2) & (values > 0)
+        if size is None:
+            return mask.astype(np.uint8)
+        weights = Image.fromarray(mask.astype(np.float32))
+        resized = weights.resize((size, size), Image.Resampling.BILINEAR)
+        return (np.asarray(resized) >= 0.5).astype(np.uint8)
+
+    return _guarded(path, read)
+
+
+def _fill(out: np.ndarray, results: Iterable[np.ndarray], progress: Progress | None) -> np.ndarray:
+    for index, array in enumerate(results):
+        out[index] = array
+        if progress is not None:
+            progress(index + 1, len(out))
+    return out
+
+
+def load_images(
+    records: Sequence[Record], size: int, progress: Progress | None = None
+) -> np.ndarray:
+    """Decode the images of `records` in threads.
+
+    Args:
+        records: which images.
+        size: side in pixels.
+        progress: called as progress(images done, images in all) after each image.
+
+    Returns:
+        (N, size, size, 3) uint8, in the order of `records`.
+
+    Raises:
+        ImageError: for the first image that cannot be read.
+    """
+    out = np.empty((len(records), size, size, 3), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        try:
+            return _fill(out, pool.map(lambda r: read_image(r.image, size), records), progress)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def load_masks(records: Sequence[Record], size: int) -> np.ndarray:
+    """The masks of `records`, (N, size, size) uint8 in {0, 1}; zeros for a normal image.
+
+    Args:
+        records: which images.
+        size: side in pixels.
+
+    Raises:
+        ImageError: for the first mask that cannot be read.
+    """
+    empty = np.zeros((size, size), np.uint8)
+    out = np.empty((len(records), size, size), np.uint8)
+    masks = (empty if r.mask is None else read_mask(r.mask, size) for r in records)
+    return _fill(out, masks, None)
