@@ -6,9 +6,11 @@ missing and misplaced pieces) and owe nothing to the pseudo-anomalies that train
 """
 
 import argparse
+import glob
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -153,6 +155,19 @@ def _write(root: Path, sample: Sample, seed: int) -> None:
         Image.fromarray(pixels).save(root / path, compress_level=3)
 
 
+def _partial_folder(root: Path) -> Path:
+    """A folder beside `root` for this process alone; those of dead processes here are removed."""
+    prefix = f".{root.name}.partial-{socket.gethostname()}-"
+    for stale in root.parent.glob(f"{glob.escape(prefix)}*"):
+        try:
+            os.kill(int(stale.name.removeprefix(prefix)), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(stale, ignore_errors=True)
+        except OSError:
+            pass
+    return root.with_name(f"{prefix}{os.getpid()}")
+
+
 def write_demo(root: str | os.PathLike[str], seed: int = 0) -> None:
     """Write the set under `root`, or return at once where it already stands complete.
 
@@ -164,8 +179,11 @@ def write_demo(root: str | os.PathLike[str], seed: int = 0) -> None:
         seed: the same seed gives the same bytes.
 
     Raises:
-        UserError: when `root` is a file or holds anything but this set, or cannot be written.
+        UserError: when `root` is a file or holds anything but this set, or cannot be written, or
+            the seed is negative.
     """
+    if seed < 0:
+        raise UserError(f"seed: {seed} is negative: give 0 or more")
     root = Path(root).absolute()
     marker = json.dumps({"version": VERSION, "seed": seed}) + "\n"
     if _is_complete(root, marker):
@@ -174,7 +192,7 @@ def write_demo(root: str | os.PathLike[str], seed: int = 0) -> None:
         raise UserError(f"{root} is a file: give a folder for the demo set")
     if root.is_dir():
         _refuse_foreign_files(root)
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
+    partial = _partial_folder(root)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

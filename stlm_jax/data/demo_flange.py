@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from stlm_jax.data import demo_draw as draw
 from stlm_jax.data.demo_draw import Array
@@ -110,8 +110,8 @@ def render(part: Flange, rng: np.random.Generator) -> Array:
 def changed(before: Flange, after: Flange) -> Array:
     """Where the surface differs, (size, size) float32: the fraction of each pixel, 0..1."""
     pixels = SUPERSAMPLE * before.scale
-    moved = np.abs(_height(after) - _height(before)) > 0.08
-    moved &= np.minimum(before.solid, after.solid) < 0
+    moved = np.abs(_height(after) - _height(before)) > 0.04
+    moved = binary_dilation(moved) & (np.minimum(before.solid, after.solid) < 0)  # slopes spread
     material = np.abs(draw.coverage(after.solid * pixels) - draw.coverage(before.solid * pixels))
     return _downsample(np.maximum(moved.astype(np.float32), material))
 

@@ -153,7 +153,7 @@ def wire(rng: np.random.Generator, base: Array) -> tuple[Array, Array]:
     metal = metal * (0.4 + 0.6 * roundness)[..., None]
     result = base * (1 - shadow)[..., None]
     result = result + body[..., None] * (metal - result)
-    return result, np.maximum(body, (shadow > 0.08).astype(np.float32))
+    return result, np.maximum(body, (shadow > 0.04).astype(np.float32))
 
 
 def bare_patch(rng: np.random.Generator, base: Array) -> tuple[Array, Array]:

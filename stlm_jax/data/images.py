@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from stlm_jax.data.records import Record
 from stlm_jax.errors import UserError
 
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Callable[[int], None]  # called with the number of images done
 StrPath = str | os.PathLike[str]
 
 
@@ -121,7 +121,7 @@ def _fill(out: np.ndarray, results: Iterable[np.ndarray], progress: Progress | N
     for index, array in enumerate(results):
         out[index] = array
         if progress is not None:
-            progress(index + 1, len(out))
+            progress(index + 1)
     return out
 
 
@@ -133,7 +133,7 @@ def load_images(
     Args:
         records: which images.
         size: side in pixels.
-        progress: called as progress(images done, images in all) after each image.
+        progress: called with the number of images done after each.
 
     Returns:
         (N, size, size, 3) uint8, in the order of `records`.

@@ -1,0 +1,97 @@
+"""The training stream: whole epochs, reshuffled, the same by seed, resumable at any batch."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stlm_jax.data.pipeline import TrainLoader
+from stlm_jax.errors import UserError
+
+
+def images(count=11):
+    """Each image is filled with its own index."""
+    index = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return np.broadcast_to(index, (count, 4, 4, 3)).copy()
+
+
+def take(loader, steps):
+    batches = [next(loader)["image"] for _ in range(steps)]
+    assert all(batch.dtype == np.uint8 for batch in batches)
+    return [batch[:, 0, 0, 0].tolist() for batch in batches]
+
+
+def test_an_epoch_shows_each_image_at_most_once_and_drops_the_rest():
+    loader = TrainLoader(images(), 3, seed=0)
+    assert loader.steps_per_epoch == 3
+    epochs = [sum(take(loader, 3), []) for _ in range(30)]
+    assert all(len(set(epoch)) == 9 for epoch in epochs)
+    assert {index for epoch in epochs for index in epoch} == set(range(11))
+
+
+def test_batches_are_whole_images():
+    batch = next(TrainLoader(images(), 2, seed=0))
+    assert batch.keys() == {"image"}
+    assert batch["image"].shape == (2, 4, 4, 3)
+    assert (batch["image"] == batch["image"][:, :1, :1, :1]).all()
+
+
+def test_the_order_depends_on_the_seed_alone():
+    order = take(TrainLoader(images(), 2, seed=5), 20)
+    assert take(TrainLoader(images(), 2, seed=5), 20) == order
+    assert take(TrainLoader(images(), 2, seed=6), 20) != order
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    loader = TrainLoader(images(8), 8, seed=0)
+    orders = [tuple(batch) for batch in take(loader, 10)]
+    assert len(set(orders)) == 10
+    assert all(sorted(order) == list(range(8)) for order in orders)
+
+
+@pytest.mark.parametrize("done", [0, 1, 4, 5, 13])
+def test_resuming_gives_exactly_the_remaining_batches(done):
+    loader = TrainLoader(images(), 2, seed=3)
+    take(loader, done)
+    state = json.loads(json.dumps(loader.get_state()))
+    rest = take(loader, 12)
+    fresh = TrainLoader(images(), 2, seed=3)
+    take(fresh, 7)  # a loader that has prefetched elsewhere
+    fresh.set_state(state)
+    assert take(fresh, 12) == rest
+    assert take(TrainLoader(images(), 2, seed=3, start=done), 12) == rest
+
+
+def test_a_state_of_another_stream_is_refused():
+    state = TrainLoader(images(), 2, seed=3).get_state()
+    for other in (
+        TrainLoader(images(), 3, seed=3),
+        TrainLoader(images(), 2, seed=4),
+        TrainLoader(images(10), 2, seed=3),
+    ):
+        with pytest.raises(UserError, match=r"train\.batch_size"):
+            other.set_state(state)
+
+
+def test_too_few_images_name_the_key():
+    with pytest.raises(UserError, match=r"train\.batch_size: 12 exceeds the 11"):
+        TrainLoader(images(), 12, seed=0)
+    with pytest.raises(UserError, match=r"train\.batch_size: 0"):
+        TrainLoader(images(), 0, seed=0)
+    with pytest.raises(UserError, match="no training image"):
+        TrainLoader(images(0), 1, seed=0)
+
+
+def test_a_batch_may_be_changed_without_touching_the_images():
+    source = images()
+    loader = TrainLoader(source, 2, seed=0)
+    next(loader)["image"][...] = 99
+    np.testing.assert_array_equal(source, images())
+
+
+def test_close_ends_the_stream():
+    loader = TrainLoader(images(), 2, seed=0)
+    next(loader)
+    loader.close()
+    with pytest.raises(ValueError):
+        next(loader)
