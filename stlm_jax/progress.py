@@ -53,9 +53,9 @@ class ProgressLine:
             self._printed = now
             self._write(self._text(step, values or {}))
 
-    def restart_clock(self) -> None:
-        """Leave the time since the last update out of the rate (a save, a compilation)."""
-        self._mark = (self._clock(), self._mark[1])
+    def restart_clock(self, step: int) -> None:
+        """Count the rate from `step` and now: leaves out a save or a compilation."""
+        self._mark = (self._clock(), step)
 
     def close(self) -> None:
         """End the line on a terminal."""

@@ -20,7 +20,7 @@ from stlm_jax import config_checks
 from stlm_jax.errors import UserError
 
 MODES = ("train", "evaluate", "predict")
-USAGE = """usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.KEY=VALUE]
+USAGE = """usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.KEY=…]
 
   --config   a Python file with get_config(), such as configs/demo.py
   --workdir  the folder of the run; default: runs/<name of the config file>

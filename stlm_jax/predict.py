@@ -1,0 +1,118 @@
+"""Anomaly maps and scores of images outside the data set."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stlm_jax import run_info
+from stlm_jax.data.images import read_image
+from stlm_jax.data.mvtec_ad import list_images
+from stlm_jax.errors import UserError
+from stlm_jax.evaluate import RESULTS
+from stlm_jax.files import write_atomically
+from stlm_jax.predictor import Predictor
+from stlm_jax.progress import ProgressLine, note
+from stlm_jax.settings import Settings
+
+_OVERLAY_COLOUR = np.array([255.0, 0.0, 64.0])
+_OVERLAY_OPACITY = 0.6  # where the map is 1
+
+
+def predict(settings: Settings) -> list[dict[str, str | float]]:
+    """Predict `config.predict.input`, an image or a folder of images, with one category's model.
+
+    Writes into `results/predict/<category>/`: `<name>_map.png` (16-bit grey, 65535 where the map
+    is 1) and `<name>_overlay.png`, both of the image's own size, `scores.csv` and `scores.json`.
+
+    Returns:
+        One {`image`, `score`, `score_without_fa`, `map`, `overlay`} an image.
+
+    Raises:
+        UserError: no input, several categories, no checkpoint, or an unreadable image.
+    """
+    config, workdir = settings.config, settings.workdir
+    if len(config.data.categories) != 1:
+        raise UserError(
+            f"prediction needs one category of {', '.join(config.data.categories)}: choose with "
+            f"--config.data.categories={config.data.categories[0]}"
+        )
+    paths = input_images(config.predict.input)
+    run_info.check_same_run(workdir, config)
+    (category,) = config.data.categories
+    directory = workdir / RESULTS / "predict" / category
+    predictor = Predictor(config)
+    predictor.load(workdir / category)
+    progress = ProgressLine(f"predict {category}", len(paths), unit="image")
+    names = _unique_stems(paths)
+    batches = predictor(
+        len(paths),
+        lambda first, last: np.stack([read_image(p, config.image_size) for p in paths[first:last]]),
+        progress.update,
+    )
+    rows: list[dict[str, str | float]] = []
+    for batch in batches:
+        for index, anomaly_map in enumerate(batch["map"]):
+            path, name = paths[len(rows)], names[len(rows)]
+            row: dict[str, str | float] = {"image": str(path)}
+            row |= {k: float(batch[k][index]) for k in ("score", "score_without_fa")}
+            rows.append(row | _write_pictures(directory, name, path, anomaly_map))
+    progress.close()
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(directory / "scores.csv", table.getvalue())
+    write_atomically(directory / "scores.json", json.dumps(rows, indent=2) + "\n")
+    for row in rows:
+        print(f"{row['score']:.4f}  {row['image']}")
+    note(f"written to {directory}")
+    return rows
+
+
+def input_images(name: str) -> list[Path]:
+    """The image files that `config.predict.input` names, sorted.
+
+    Raises:
+        UserError: it is empty, missing, or a folder without images.
+    """
+    if not name:
+        raise UserError(
+            "config.predict.input is empty: give an image or a folder, --config.predict.input=PATH"
+        )
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"config.predict.input={name}: no such file or folder")
+    images = list_images(path)
+    if not images:
+        raise UserError(f"config.predict.input={name}: the folder holds no image")
+    return images
+
+
+def _write_pictures(directory: Path, name: str, path: Path, values: np.ndarray) -> dict[str, str]:
+    image = read_image(path, None)
+    size = (image.shape[1], image.shape[0])
+    full = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    full = np.clip(full, 0.0, 1.0)
+    opacity = _OVERLAY_OPACITY * full[..., None]
+    overlay = np.rint(image * (1 - opacity) + _OVERLAY_COLOUR * opacity).astype(np.uint8)
+    pictures = {"map": np.rint(full * 65535).astype(np.uint16), "overlay": overlay}
+    written = {}
+    for kind, pixels in pictures.items():
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        written[kind] = str(write_atomically(directory / f"{name}_{kind}.png", content.getvalue()))
+    return written
+
+
+def _unique_stems(paths: list[Path]) -> list[str]:
+    """File names without suffix; with it where two files differ in nothing else."""
+    stems = [path.stem for path in paths]
+    return [
+        path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_") for path in paths
+    ]

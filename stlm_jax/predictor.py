@@ -1,0 +1,74 @@
+"""Anomaly maps and scores of many images by a trained model, batch by batch."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from stlm_jax.checkpoint import Checkpoints
+from stlm_jax.errors import UserError
+from stlm_jax.inference_step import make_predict_fn
+from stlm_jax.models.build import build_stlm
+from stlm_jax.train_state import TrainState, create_train_state
+
+CHECKPOINTS = "checkpoints"  # the folder of a category's checkpoints
+
+
+def state_template(config: ml_collections.ConfigDict) -> TrainState:
+    """The train state of a configuration as `jax.ShapeDtypeStruct` leaves; computes nothing."""
+    model = build_stlm(config)
+    config = config.copy_and_resolve_references()
+    config.student.checkpoint = ""  # the weights that training began with are not needed
+    return jax.eval_shape(lambda: create_train_state(config, model, jax.random.key(0)))
+
+
+class Predictor:
+    """One compiled prediction for all categories of a run."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Build the model of `config`; weights come with `load`."""
+        self._template = state_template(config)
+        self._batch_size = config.evaluate.batch_size
+        self._size = config.image_size
+        self._predict = jax.jit(make_predict_fn(config, build_stlm(config)), static_argnums=2)
+        self._variables = None
+
+    def load(self, folder: Path) -> int:
+        """Take the weights of the newest checkpoint of a category's `folder`; returns its step.
+
+        Raises:
+            UserError: there is no checkpoint, or it is of another model.
+        """
+        with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+            restored = checkpoints.restore(self._template)
+        if restored is None:
+            raise UserError(f"{folder}: there is no checkpoint; train first (--mode=train)")
+        self._variables = jax.device_put(restored.state.variables())
+        return restored.step
+
+    def __call__(
+        self,
+        count: int,
+        read: Callable[[int, int], np.ndarray],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Predict `count` images, a batch at a time.
+
+        Args:
+            count: number of images.
+            read: `read(first, last)` gives images `first` to `last - 1` as uint8 (n, S, S, 3),
+                S = `config.image_size`.
+            progress: called with the number of images done.
+
+        Yields:
+            `map` and `map_without_fa` (n, S, S), `score` and `score_without_fa` (n,), float32.
+        """
+        for first in range(0, count, self._batch_size):
+            images = read(first, min(first + self._batch_size, count))
+            padding = self._batch_size - len(images)  # one compiled shape, the last batch too
+            padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
+            result = self._predict(self._variables, padded, (self._size, self._size))
+            yield {name: value[: len(images)] for name, value in jax.device_get(result).items()}
+            progress(first + len(images))
