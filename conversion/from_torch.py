@@ -5,24 +5,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
 from conversion.names import UNUSED, from_torch_layout, torch_name
 from stlm_jax.errors import UserError
+from stlm_jax.initialization import variable_shapes
 
 Tensors = Mapping[str, np.ndarray]
-
-_SHAPE_PROBE = 64  # pixels; parameter shapes do not depend on the image's size
-
-
-def variable_shapes(model: nn.Module) -> dict[str, Any]:
-    """Shapes of a model's variables, without computing any."""
-    image = jax.ShapeDtypeStruct((1, _SHAPE_PROBE, _SHAPE_PROBE, 3), jnp.uint8)
-    return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
 def convert(tensors: Tensors, target: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -27,12 +27,14 @@ def default() -> ml_collections.ConfigDict:
 
     c.teacher = ml_collections.ConfigDict()
     c.teacher.name = "vit_h"  # published: SAM ViT-H; vit_l | vit_b | vit_tiny | mobile_sam | demo
-    c.teacher.checkpoint = ""  # a weights file; "random" for an untrained teacher
+    c.teacher.checkpoint = ""  # weights file | demo | random (untrained) | none (no guidance)
 
     c.student = ml_collections.ConfigDict()
-    c.student.encoder = "tiny_vit_5m"  # published: MobileSAM's TinyViT; tiny_vit_demo | tiny_vit_test
-    c.student.checkpoint = ""  # weights that the student starts from
-    c.student.init = "random"  # encoders, published: random; mobile_sam: from student.checkpoint
+    c.student.encoder = (
+        "tiny_vit_5m"  # published: MobileSAM's TinyViT; tiny_vit_demo | tiny_vit_test
+    )
+    c.student.checkpoint = ""  # weights file of a MobileSAM | demo; its decoder is taken over
+    c.student.init = "random"  # the encoders, published: random | mobile_sam: from the checkpoint
 
     c.train = ml_collections.ConfigDict()
     c.train.batch_size = 2  # published
@@ -58,6 +60,8 @@ def default() -> ml_collections.ConfigDict:
     c.pseudo.clean_probability = 0.5  # published: half of the samples keep an empty mask
     c.pseudo.beta_min = 0.0  # published: opacity of the original under the mask
     c.pseudo.beta_max = 0.8  # published
+    c.pseudo.perlin_min_exponent = 0  # published: the Perlin lattice has 2^k cells an axis,
+    c.pseudo.perlin_max_exponent = 5  # k uniform in 0..5
 
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_steps = 500

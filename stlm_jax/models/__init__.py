@@ -1,0 +1,1 @@
+"""The networks. They know only jax and flax."""

@@ -28,7 +28,7 @@ class SamVariant:
 ENCODERS: dict[str, dict[str, Any]] = {
     "tiny_vit_5m": {},  # MobileSAM's, the published student
     "tiny_vit_demo": dict(
-        embed_dims=(24, 48, 80, 128), depths=(1, 1, 3, 1), heads=(1, 2, 4, 4), windows=(7, 7, 8, 8)
+        embed_dims=(16, 48, 96, 160), depths=(1, 1, 4, 1), heads=(1, 2, 4, 5), windows=(8, 8, 8, 8)
     ),
     "tiny_vit_test": dict(
         embed_dims=(8, 16, 16, 32), depths=(1, 1, 1, 1), heads=(1, 2, 2, 4), windows=(7, 7, 14, 7)
@@ -80,9 +80,7 @@ def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
     """
     dtype = jnp.dtype(config.dtype)
     variant = SAM_VARIANTS[config.teacher.name]
-    encoder = dict(
-        **ENCODERS[config.student.encoder], out_channels=variant.channels, dtype=dtype
-    )
+    encoder = dict(**ENCODERS[config.student.encoder], out_channels=variant.channels, dtype=dtype)
     return Stlm(
         encoderT=TinyViT(**encoder),
         encoderS=TinyViT(**encoder),

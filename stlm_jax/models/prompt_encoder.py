@@ -26,8 +26,10 @@ class PositionEmbeddingRandom(nn.Module):
         y = (np.arange(height, dtype=np.float32) + 0.5) / height
         x = (np.arange(width, dtype=np.float32) + 0.5) / width
         grid = np.stack(np.meshgrid(x, y), -1) * 2 - 1  # (h, w, [x, y])
-        angle = 2 * np.pi * jnp.einsum(
-            "hwi,ic->hwc", grid, lax.stop_gradient(matrix), precision="highest"
+        angle = (
+            2
+            * np.pi
+            * jnp.einsum("hwi,ic->hwc", grid, lax.stop_gradient(matrix), precision="highest")
         )
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 

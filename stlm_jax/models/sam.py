@@ -34,9 +34,7 @@ class Sam(nn.Module):
           feature 1, the encoder's embedding, and feature 2, the image side of the decoder's
           transformer; each (N, H/16, W/16, C) float32.
         """
-        embedding = self.image_encoder(
-            normalise_pixels(image, self.image_encoder.dtype), train
-        )
+        embedding = self.image_encoder(normalise_pixels(image, self.image_encoder.dtype), train)
         return features(embedding, self.prompt_encoder, self.mask_decoder)
 
 

@@ -89,9 +89,9 @@ class PatchMerging(nn.Module):
         """(N, H, W, C) to (N, H/stride, W/stride, features)."""
         conv = dict(features=self.features, dtype=self.dtype)
         x = gelu(ConvBN(**conv, name="conv1")(x, train))
-        x = ConvBN(
-            kernel_size=3, stride=self.stride, depthwise=True, **conv, name="conv2"
-        )(x, train)
+        x = ConvBN(kernel_size=3, stride=self.stride, depthwise=True, **conv, name="conv2")(
+            x, train
+        )
         return ConvBN(**conv, name="conv3")(gelu(x), train)
 
 
@@ -107,9 +107,7 @@ class Attention(nn.Module):
         """(windows, window², C) to the same."""
         count, length, channels = x.shape
         depth = channels // self.heads
-        biases = self.param(
-            "attention_biases", nn.initializers.zeros, (self.heads, self.window**2)
-        )
+        biases = self.param("attention_biases", nn.initializers.zeros, (self.heads, self.window**2))
         y, x_ = np.divmod(np.arange(length), self.window)
         offsets = np.abs(y[:, None] - y) * self.window + np.abs(x_[:, None] - x_)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)

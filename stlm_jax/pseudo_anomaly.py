@@ -1,0 +1,132 @@
+"""Pseudo-anomalies made on the device: Perlin masks and blended textures.
+
+Source: published `perlin.py` and data set code (after DRAEM). Everything is a pure function of
+a key; every number may be a traced array.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+PERLIN_THRESHOLD = 0.5  # published
+MAX_GRID_EXPONENT = 6  # the gradient table is made for grids of up to 2^6 cells an axis
+
+
+class PseudoSample(NamedTuple):
+    """One image, made anomalous or left clean.
+
+    Attributes:
+      image: (H, W, 3) float32 in 0..255.
+      mask: (H, W) float32, 1 where the image was changed.
+      beta: the opacity of the original under the mask.
+    """
+
+    image: jax.Array
+    mask: jax.Array
+    beta: jax.Array
+
+
+def _fade(t):
+    return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)
+
+
+def perlin_noise(angles, cells, y, x):
+    """Perlin noise at given points.
+
+    Args:
+      angles: directions of the lattice's gradients, (G + 1, G + 1) radians.
+      cells: the lattice's cells along y and x, each ≤ G.
+      y: points in 0..1, any shape.
+      x: likewise.
+
+    Returns:
+      float32 of the points' shape, about -1..1.
+    """
+    y, x = y * cells[0], x * cells[1]
+    row, column = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
+    dy, dx = y - row, x - column
+
+    def corner(i, j):
+        angle = angles[row + i, column + j]
+        return jnp.cos(angle) * (dy - i) + jnp.sin(angle) * (dx - j)
+
+    top = corner(0, 0) + _fade(dx) * (corner(0, 1) - corner(0, 0))
+    bottom = corner(1, 0) + _fade(dx) * (corner(1, 1) - corner(1, 0))
+    return jnp.sqrt(2.0) * (top + _fade(dy) * (bottom - top))
+
+
+def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5):
+    """A random blob mask by the published distribution.
+
+    The lattice has 2^k cells an axis, k uniform in min..max for each axis; the noise is rotated
+    about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > 0.5. Here
+    the noise is evaluated at the rotated points instead of being resampled.
+
+    Returns:
+      (H, W) float32, 0 or 1.
+    """
+    height, width = size
+    lattice_key, angle_key, rotation_key = jax.random.split(key, 3)
+    exponents = jax.random.randint(lattice_key, (2,), min_exponent, max_exponent + 1)
+    cells = jnp.exp2(exponents.astype(jnp.float32))
+    table = (2**MAX_GRID_EXPONENT + 1,) * 2
+    angles = jax.random.uniform(angle_key, table, maxval=2 * jnp.pi)
+    rotation = jax.random.uniform(rotation_key, minval=-jnp.pi / 2, maxval=jnp.pi / 2)
+    y = jnp.arange(height)[:, None] - (height - 1) / 2
+    x = jnp.arange(width)[None, :] - (width - 1) / 2
+    cos, sin = jnp.cos(rotation), jnp.sin(rotation)
+    source_y = (cos * y + sin * x + (height - 1) / 2) / height
+    source_x = (cos * x - sin * y + (width - 1) / 2) / width
+    inside = (source_y >= 0) & (source_y < 1) & (source_x >= 0) & (source_x < 1)
+    noise = perlin_noise(
+        angles, cells, jnp.where(inside, source_y, 0.0), jnp.where(inside, source_x, 0.0)
+    )
+    return (inside & (noise > PERLIN_THRESHOLD)).astype(jnp.float32)
+
+
+def blend(image, texture, mask, beta):
+    """image·(1 − m) + (1 − β)·texture·m + β·image·m.
+
+    Args:
+      image: (H, W, 3) in 0..255.
+      texture: likewise.
+      mask: (H, W), 0 or 1.
+      beta: opacity of the original.
+
+    Returns:
+      (H, W, 3) float32.
+    """
+    image, texture, mask = image.astype(jnp.float32), texture.astype(jnp.float32), mask[..., None]
+    return image * (1.0 - mask) + ((1.0 - beta) * texture + beta * image) * mask
+
+
+def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
+    """Makes one training sample.
+
+    Args:
+      key: of `jax.random`.
+      image: a good image, (H, W, 3) uint8.
+      textures: the bank to draw from, (T, H, W, 3) uint8.
+      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_min_exponent` and
+        `perlin_max_exponent` (the exponents int32).
+    """
+    mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
+    mask = perlin_mask(
+        mask_key,
+        image.shape[:2],
+        settings["perlin_min_exponent"],
+        settings["perlin_max_exponent"],
+    )
+    clean = jax.random.uniform(clean_key) < settings["clean_probability"]
+    mask = jnp.where(clean, 0.0, mask)
+    texture = textures[jax.random.randint(texture_key, (), 0, textures.shape[0])]
+    beta_min, beta_max = settings["beta_min"], settings["beta_max"]
+    beta = beta_min + (beta_max - beta_min) * jax.random.uniform(beta_key)
+    return PseudoSample(blend(image, texture, mask, beta), mask, beta)
+
+
+def pseudo_batch(key, images, textures, settings) -> PseudoSample:
+    """`pseudo_anomaly` of every image of a batch (N, H, W, 3), each with a key of its own."""
+    keys = jax.random.split(key, images.shape[0])
+    return jax.vmap(pseudo_anomaly, in_axes=(0, 0, None, None))(keys, images, textures, settings)

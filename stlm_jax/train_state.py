@@ -1,0 +1,76 @@
+"""What training changes and what a checkpoint holds."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import struct
+
+from stlm_jax.models.stlm import Stlm
+from stlm_jax.optimizer import make_optimizer
+from stlm_jax.weights import initial_student
+
+
+@struct.dataclass
+class TrainState:
+    """The student during training; arrays only, so that it can be stacked over members.
+
+    Attributes:
+      step: int32, updates done.
+      params: the student's parameters.
+      batch_stats: its running statistics.
+      opt_state: moments, and the optimisers' hyperparameters as arrays.
+      hyper: loss weights, γ and the numbers of the pseudo-anomalies, each an array.
+      key: uint32 data of the run's key; a step uses `fold_in(key, step)`.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    hyper: dict[str, jax.Array]
+    key: jax.Array
+
+    def variables(self) -> dict[str, Any]:
+        """For `model.apply`."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    def step_key(self) -> jax.Array:
+        """The key of the next step."""
+        return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
+
+
+def hyperparameters(config: ml_collections.ConfigDict) -> dict[str, jax.Array]:
+    """The numbers of `config.loss` and `config.pseudo` as arrays, float32 or int32."""
+    numbers = {**config.loss, **config.pseudo}
+    return {
+        name: jnp.asarray(value, jnp.int32 if name.endswith("exponent") else jnp.float32)
+        for name, value in numbers.items()
+    }
+
+
+def create_train_state(
+    config: ml_collections.ConfigDict, model: Stlm, key: jax.Array
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      config: the run's configuration.
+      model: the student.
+      key: typed key; the weights and the training draw from parts of it.
+
+    Raises:
+      UserError: `config.student.checkpoint` does not fit the student.
+    """
+    weights_key, training_key = jax.random.split(key)
+    variables = initial_student(config, model, weights_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=make_optimizer(config.optimizer).init(variables["params"]),
+        hyper=hyperparameters(config),
+        key=jax.random.key_data(training_key),
+    )
