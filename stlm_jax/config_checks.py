@@ -21,7 +21,7 @@ _POSITIVE_INTS = (
     "train.batch_size", "data.texture_count", "checkpoint.every_steps", "checkpoint.keep",
     "log.every_steps", "evaluate.batch_size", "evaluate.score_top_k",
 )  # fmt: skip
-_COUNTS = ("seed", "train.epochs", "train.steps", "evaluate.panels")
+_COUNTS = ("train.epochs", "train.steps", "evaluate.panels")
 _AT_LEAST_ZERO = (
     "optimizer.learning_rate", "optimizer.residual_learning_rate",
     "optimizer.head_learning_rate", "optimizer.weight_decay", "loss.cosine_weight",
@@ -49,13 +49,24 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         UserError: naming the key, its value and what it may be.
     """
+    # Here, not above: these import jax, and a mistyped flag is answered without.
+    from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
+    from stlm_jax.pseudo_anomaly import MAX_GRID_EXPONENT
+
+    choices = {
+        "dtype": ("float32", "bfloat16"),
+        "teacher.name": tuple(SAM_VARIANTS),
+        "student.encoder": tuple(ENCODERS),
+        "student.init": ("random", "mobile_sam"),
+    }
     values = flatten(config)
-    for key, allowed in _choices().items():
+    for key, allowed in choices.items():
         if key in values and values[key] not in allowed:
             raise UserError(f"--config.{key}={values[key]}: must be one of {', '.join(allowed)}")
     rules: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
         (_POSITIVE_INTS, lambda v: v >= 1, "must be 1 or more"),
         (_COUNTS, lambda v: v >= 0, "must be 0 or more"),
+        (("seed",), lambda v: 0 <= v < 2**32, "must be in 0..4294967295"),
         (_AT_LEAST_ZERO, lambda v: v >= 0 and math.isfinite(v), "must be a number of 0 or more"),
         (_BELOW_ONE, lambda v: 0 <= v < 1, "must be at least 0 and below 1"),
         (_FRACTIONS, lambda v: 0 <= v <= 1, "must be in 0..1"),
@@ -75,6 +86,17 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"--config.pseudo.beta_min={values['pseudo.beta_min']}: must not be above "
             f"pseudo.beta_max, which is {values['pseudo.beta_max']}"
         )
+    if not (
+        0
+        <= values["pseudo.perlin_min_exponent"]
+        <= values["pseudo.perlin_max_exponent"]
+        <= MAX_GRID_EXPONENT
+    ):
+        raise UserError(
+            f"--config.pseudo.perlin_max_exponent={values['pseudo.perlin_max_exponent']}: must be "
+            f"from perlin_min_exponent, {values['pseudo.perlin_min_exponent']}, "
+            f"to {MAX_GRID_EXPONENT}"
+        )
     try:
         check_names(values["evaluate.metrics"])
     except UserError as error:
@@ -84,17 +106,6 @@ def check(config: ml_collections.ConfigDict) -> None:
 def wrong_type(key: str, value: Any, default: Any) -> str:
     """The line that refuses `value`, where `default` is of the type it must have."""
     return f"--config.{key}={value}: must be {_TYPES[type(default)]}, such as {_example(default)}"
-
-
-def _choices() -> dict[str, tuple[str, ...]]:
-    from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
-
-    return {
-        "dtype": ("float32", "bfloat16"),
-        "teacher.name": tuple(SAM_VARIANTS),
-        "student.encoder": tuple(ENCODERS),
-        "student.init": ("random", "mobile_sam"),
-    }
 
 
 def _example(default: Any) -> str:

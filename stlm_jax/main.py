@@ -29,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str]) -> None:
     """Dispatch to the mode that the command line asks for."""
+    from stlm_jax.run_info import use_compilation_cache
     from stlm_jax.settings import parse
 
     settings = parse(argv)
     if settings is None:
         return
+    use_compilation_cache(settings.workdir)
     if settings.mode == "train":
         from stlm_jax.train import train as work
     elif settings.mode == "evaluate":

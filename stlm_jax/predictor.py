@@ -17,11 +17,11 @@ CHECKPOINTS = "checkpoints"  # the folder of a category's checkpoints
 
 
 def state_template(config: ml_collections.ConfigDict) -> TrainState:
-    """The train state of a configuration as `jax.ShapeDtypeStruct` leaves; computes nothing."""
-    model = build_stlm(config)
+    """The train state of a configuration as `jax.ShapeDtypeStruct` leaves."""
     config = config.copy_and_resolve_references()
     config.student.checkpoint = ""  # the weights that training began with are not needed
-    return jax.eval_shape(lambda: create_train_state(config, model, jax.random.key(0)))
+    state = create_train_state(config, build_stlm(config), jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
 
 
 class Predictor:

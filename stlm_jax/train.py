@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from stlm_jax import dataset, run_info
 from stlm_jax.checkpoint import Checkpoints
@@ -100,7 +101,6 @@ class Trainer:
             return step(state, teacher_variables, batch, state.step_key())
 
         self._step = jax.jit(step_with_key, donate_argnums=0)  # only the state is donated
-        self._finite = jax.jit(_all_finite)
 
     def fit(
         self,
@@ -125,8 +125,9 @@ class Trainer:
             state, start = restored.state, restored.step
             loader.set_state(restored.data)
             note(f"{category}: going on from step {start}")
-        # Copies: a donated buffer must belong to nobody else, and `device_put` may alias.
-        state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+        # Copies: a donated buffer must belong to nobody else, and `device_put` may alias. With
+        # the dtype given no leaf stays weakly typed, which would compile the step twice.
+        state = jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype, copy=True), state)
         with MetricWriter(folder, start) as writer, StopRequest() as stop:
             _Loop(self, category, total, loader, checkpoints, writer, stop).run(state, start)
 
@@ -182,9 +183,10 @@ class _Loop:
 
     def _save(self, done: int, state: TrainState) -> None:
         self._report()
-        if not self._trainer._finite((state.params, state.batch_stats)):
-            raise self._not_finite("the weights are", done)
-        self._checkpoints.save(done, state, self._loader.get_state())
+        host = jax.device_get(state)
+        if not _all_finite(host.variables()):
+            raise self._not_finite("a weight became infinite or nan", done)
+        self._checkpoints.save(done, host, self._loader.get_state())
         self._progress.restart_clock(done)
 
     def _report(self) -> None:
@@ -195,7 +197,7 @@ class _Loop:
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not math.isfinite(values["loss"]):
-            raise self._not_finite(f"the loss is {values['loss']}", step)
+            raise self._not_finite(f"the loss became {values['loss']}", step)
         self._progress.update(step, values)
         self._writer.write(step, values | {"steps_per_second": self._progress.rate})
 
@@ -204,12 +206,11 @@ class _Loop:
         last = self._checkpoints.latest_step()
         saved = "no checkpoint was saved" if last is None else f"the last good one is step {last}"
         return UserError(
-            f"{self._category}: {what} not finite at step {step}, {saved}; try a lower "
+            f"{self._category}: {what} at step {step}, {saved}; try a lower "
             f"config.optimizer.learning_rate (now {self._config.optimizer.learning_rate:g}) in "
             "another --workdir"
         )
 
 
-def _all_finite(tree: Any) -> jax.Array:
-    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(leaves))
+def _all_finite(host_arrays: Any) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host_arrays))

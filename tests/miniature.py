@@ -1,0 +1,54 @@
+"""A miniature data set and configuration that train in seconds, for the tests of the program."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+CATEGORIES = ("disc", "ring")
+
+CONFIG = """
+from stlm_jax.config import default
+
+
+def get_config():
+    c = default()
+    c.image_size = 64
+    c.data.root = {root!r}
+    c.data.categories = {categories!r}
+    c.data.texture_count = 4
+    c.teacher.name = "vit_tiny"
+    c.teacher.checkpoint = "random"
+    c.student.encoder = "tiny_vit_test"
+    c.train.steps = 6
+    c.checkpoint.every_steps = 4
+    c.log.every_steps = 2
+    c.evaluate.panels = 2
+    return c
+"""
+
+
+def write_dataset(root: pathlib.Path) -> None:
+    """Two categories of noise in MVTec AD's layout; the defects are bright squares."""
+    rng = np.random.default_rng(0)
+    counts = {"train/good": 5, "test/good": 2, "test/spot": 3}
+    for category in CATEGORIES:
+        for folder, count in counts.items():
+            for index in range(count):
+                image = rng.integers(90, 110, (70, 80, 3), dtype=np.uint8)
+                mask = np.zeros((70, 80), np.uint8)
+                if "spot" in folder:
+                    mask[20:44, 24:50] = 255
+                    image[mask > 0] = 250
+                    _save(root / category / f"ground_truth/spot/{index:03}_mask.png", mask)
+                _save(root / category / folder / f"{index:03}.png", image)
+
+
+def write_config(path: pathlib.Path, root: pathlib.Path, categories=CATEGORIES) -> pathlib.Path:
+    path.write_text(CONFIG.format(root=str(root), categories=tuple(categories)))
+    return path
+
+
+def _save(path: pathlib.Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
