@@ -35,6 +35,7 @@ def default() -> ml_collections.ConfigDict:
     )
     c.student.checkpoint = ""  # weights file of a MobileSAM | demo; its decoder is taken over
     c.student.init = "random"  # the encoders, published: random | mobile_sam: from the checkpoint
+    c.student.segmentation_channels = 128  # published: width of the FA module
 
     c.train = ml_collections.ConfigDict()
     c.train.batch_size = 2  # published

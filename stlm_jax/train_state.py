@@ -8,6 +8,7 @@ import ml_collections
 import optax
 from flax import struct
 
+from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.optimizer import make_optimizer
 from stlm_jax.weights import initial_student
@@ -65,12 +66,23 @@ def create_train_state(
       UserError: `config.student.checkpoint` does not fit the student.
     """
     weights_key, training_key = jax.random.split(key)
-    variables = initial_student(config, model, weights_key)
+    return _first_state(config, initial_student(config, model, weights_key), training_key)
+
+
+def abstract_train_state(config: ml_collections.ConfigDict, model: Stlm) -> TrainState:
+    """The shapes and dtypes of the state, `jax.ShapeDtypeStruct` leaves; computes nothing."""
+    return jax.eval_shape(
+        lambda variables: _first_state(config, variables, jax.random.key(0)),
+        variable_shapes(model),
+    )
+
+
+def _first_state(config, variables, key) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=make_optimizer(config.optimizer).init(variables["params"]),
         hyper=hyperparameters(config),
-        key=jax.random.key_data(training_key),
+        key=jax.random.key_data(key),
     )

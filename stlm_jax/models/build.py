@@ -85,5 +85,5 @@ def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
         encoderT=TinyViT(**encoder),
         encoderS=TinyViT(**encoder),
         model=SharedDecoder(**_decoder(variant, dtype)),
-        segmentation=Segmentation(dtype=dtype),
+        segmentation=Segmentation(config.student.segmentation_channels, dtype),
     )
