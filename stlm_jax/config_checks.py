@@ -18,8 +18,9 @@ _TYPES = {
 }
 
 _POSITIVE_INTS = (
-    "train.batch_size", "data.texture_count", "checkpoint.every_steps", "checkpoint.keep",
-    "log.every_steps", "evaluate.batch_size", "evaluate.score_top_k",
+    "train.batch_size", "data.texture_count", "student.segmentation_channels",
+    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "evaluate.batch_size",
+    "evaluate.score_top_k",
 )  # fmt: skip
 _COUNTS = ("train.epochs", "train.steps", "evaluate.panels")
 _AT_LEAST_ZERO = (

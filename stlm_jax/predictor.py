@@ -11,17 +11,14 @@ from stlm_jax.checkpoint import Checkpoints
 from stlm_jax.errors import UserError
 from stlm_jax.inference_step import make_predict_fn
 from stlm_jax.models.build import build_stlm
-from stlm_jax.train_state import TrainState, create_train_state
+from stlm_jax.train_state import TrainState, abstract_train_state
 
 CHECKPOINTS = "checkpoints"  # the folder of a category's checkpoints
 
 
 def state_template(config: ml_collections.ConfigDict) -> TrainState:
     """The train state of a configuration as `jax.ShapeDtypeStruct` leaves."""
-    config = config.copy_and_resolve_references()
-    config.student.checkpoint = ""  # the weights that training began with are not needed
-    state = create_train_state(config, build_stlm(config), jax.random.key(0))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    return abstract_train_state(config, build_stlm(config))
 
 
 class Predictor:
@@ -29,10 +26,11 @@ class Predictor:
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Build the model of `config`; weights come with `load`."""
-        self._template = state_template(config)
+        model = build_stlm(config)
+        self._template = abstract_train_state(config, model)
         self._batch_size = config.evaluate.batch_size
         self._size = config.image_size
-        self._predict = jax.jit(make_predict_fn(config, build_stlm(config)), static_argnums=2)
+        self._predict = jax.jit(make_predict_fn(config, model), static_argnums=2)
         self._variables = None
 
     def load(self, folder: Path) -> int:
