@@ -50,7 +50,7 @@ class Checkpoints:
     def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
         """Open `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
         self.directory = Path(directory).absolute()
-        self._manager = None
+        self._manager: Any = None
         if read_only and not self.directory.is_dir():
             return
         with _quiet():

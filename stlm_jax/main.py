@@ -17,9 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(f"error: {' '.join(str(error).split())}", BAD_INPUT)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
-        return _fail(f"error: {error.filename}: {error.strerror}", BAD_INPUT)
+        return _fail(f"error: {error.filename or 'disk'}: {error.strerror}", BAD_INPUT)
     except Interrupted as stop:
         return _fail(str(stop), INTERRUPTED)
     except KeyboardInterrupt:
@@ -37,12 +37,17 @@ def run(argv: Sequence[str]) -> None:
         return
     use_compilation_cache(settings.workdir)
     if settings.mode == "train":
-        from stlm_jax.train import train as work
+        from stlm_jax.train import train
+
+        train(settings)
     elif settings.mode == "evaluate":
-        from stlm_jax.evaluate import evaluate as work
+        from stlm_jax.evaluate import evaluate
+
+        evaluate(settings)
     else:
-        from stlm_jax.predict import predict as work
-    work(settings)
+        from stlm_jax.predict import predict
+
+        predict(settings)
 
 
 def _fail(line: str, status: int) -> int:

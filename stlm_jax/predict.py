@@ -59,7 +59,8 @@ def predict(settings: Settings) -> list[dict[str, str | float]]:
             path, name = paths[len(rows)], names[len(rows)]
             row: dict[str, str | float] = {"image": str(path)}
             row |= {k: float(batch[k][index]) for k in ("score", "score_without_fa")}
-            rows.append(row | _write_pictures(directory, name, path, anomaly_map))
+            row.update(_write_pictures(directory, name, path, anomaly_map))
+            rows.append(row)
     progress.close()
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")

@@ -71,7 +71,7 @@ def use_compilation_cache(workdir: Path) -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / CACHE_NAME))
 
 

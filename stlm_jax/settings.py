@@ -20,12 +20,13 @@ from stlm_jax import config_checks
 from stlm_jax.errors import UserError
 
 MODES = ("train", "evaluate", "predict")
-USAGE = """usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.KEY=…]
+USAGE = """\
+usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.KEY=V]
 
   --config   a Python file with get_config(), such as configs/demo.py
   --workdir  the folder of the run; default: runs/<name of the config file>
   --mode     train (default; resumes, then evaluates) | evaluate | predict
-  --config.KEY=VALUE  changes a key of the configuration, e.g. --config.train.steps=100"""
+  --config.KEY=V  changes a key of the configuration, e.g. --config.train.steps=100"""
 
 _OVERRIDE = re.compile(r"^--?(?P<no>no)?config\.(?P<key>[^=]+)(?:=(?P<value>.*))?$", re.DOTALL)
 
@@ -53,7 +54,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
     if {"--help", "-h", "-help"} & set(argv):
         print(_help(defaults))
         return None
-    if defaults is None:
+    if file is None or defaults is None:
         raise UserError("--config is missing: give a configuration, e.g. --config=configs/demo.py")
     for arg in argv[1:]:
         _check_key(arg, defaults)

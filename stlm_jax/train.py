@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from stlm_jax import dataset, run_info
-from stlm_jax.checkpoint import Checkpoints
+from stlm_jax.checkpoint import Checkpoints, Restored
 from stlm_jax.data.images import load_images
 from stlm_jax.data.pipeline import TrainLoader
 from stlm_jax.data.records import Record
@@ -27,6 +27,8 @@ from stlm_jax.train_state import TrainState, create_train_state
 from stlm_jax.train_step import make_train_step
 from stlm_jax.weights import load_teacher
 from stlm_jax.writers import MetricWriter
+
+_SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
 
 
 def train(settings: Settings) -> None:
@@ -109,7 +111,7 @@ class Trainer:
         total: int,
         folder: Path,
         checkpoints: Checkpoints,
-        restored: Any = None,
+        restored: Restored | None = None,
     ) -> None:
         """Train one category from `restored` (or from the start) to step `total`."""
         config = self.config
@@ -198,7 +200,7 @@ class _Loop:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not math.isfinite(values["loss"]):
             raise self._not_finite(f"the loss became {values['loss']}", step)
-        self._progress.update(step, values)
+        self._progress.update(step, {name: values[name] for name in _SHOWN})
         self._writer.write(step, values | {"steps_per_second": self._progress.rate})
 
     def _not_finite(self, what: str, step: int) -> UserError:
