@@ -97,7 +97,7 @@ def train_encoder(
         (feature, _), updates = model.apply(
             {**everything, "batch_stats": batch_stats}, images, True, mutable=["batch_stats"]
         )
-        return cosine_loss(feature, targets), updates["batch_stats"]
+        return cosine_loss(feature, targets), updates.get("batch_stats", {})
 
     @jax.jit
     def step(state, key, images, targets):
@@ -112,7 +112,7 @@ def train_encoder(
         return (optax.apply_updates(params, updates), batch_stats, optimiser_state), loss
 
     params = variables["params"][ENCODER]
-    state = (params, variables["batch_stats"], optimiser.init(params))
+    state = (params, variables.get("batch_stats", {}), optimiser.init(params))
     state = _run(
         step,
         state,
@@ -175,9 +175,10 @@ def train_decoder(
     optimiser = schedule.optimiser(len(pool.images))
     targets = feature_2_targets(pool, kind)
     frozen = {ENCODER: variables["params"][ENCODER]}
+    batch_stats = variables.get("batch_stats", {})
 
     def loss_of(params, images, wanted):
-        everything = {"params": {**params, **frozen}, "batch_stats": variables["batch_stats"]}
+        everything = {"params": {**params, **frozen}, "batch_stats": batch_stats}
         return cosine_loss(model.apply(everything, images)[1], wanted)
 
     @jax.jit
@@ -199,4 +200,4 @@ def train_decoder(
         lambda chosen: (pool.images[chosen], targets[chosen]),
         report,
     )
-    return {"params": {**params, **frozen}, "batch_stats": variables["batch_stats"]}
+    return {"params": {**params, **frozen}, "batch_stats": batch_stats}

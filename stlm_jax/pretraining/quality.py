@@ -1,16 +1,23 @@
 """Figures that say whether a teacher's features are worth imitating."""
 
+import functools
+
 import jax
 import numpy as np
 
 from stlm_jax.models.sam import Sam
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, variables, images):
+    return model.apply(variables, images)
+
+
 def features(model: Sam, variables, images: np.ndarray, batch: int = 16) -> list[np.ndarray]:
     """Features 1 and 2 of (N, H, W, 3) uint8, in evaluation mode; each (N, h, w, C) float32."""
-    apply = jax.jit(lambda variables, chunk: model.apply(variables, chunk))
     parts = [
-        apply(variables, images[start : start + batch]) for start in range(0, len(images), batch)
+        _apply(model, variables, images[start : start + batch])
+        for start in range(0, len(images), batch)
     ]
     return [np.concatenate([np.asarray(x) for x in level]) for level in zip(*parts, strict=True)]
 
