@@ -1,5 +1,6 @@
 """Layers that SAM's, MobileSAM's and STLM's networks share."""
 
+import functools
 from typing import Any
 
 import jax
@@ -74,24 +75,68 @@ class BatchNorm(nn.Module):
         return ((x - mean) * factor + bias).astype(self.dtype)
 
 
+def _taps(padded, size, stride, out_width):
+    """The columns of a padded map that each horizontal tap of a kernel sees."""
+    return [padded[..., c : c + stride * (out_width - 1) + 1 : stride, :] for c in range(size)]
+
+
+def _output_size(x, size, stride):
+    return tuple((length + 2 * (size // 2) - size) // stride + 1 for length in x.shape[1:3])
+
+
+def _pad_map(x, pad):
+    return jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _shifted_depthwise(x, kernel, stride):
-    height, width = x.shape[1], x.shape[2]
+    """Depthwise convolution as a sum of shifted products.
+
+    The barriers keep XLA's CPU backend from recomputing `x` in every tap.
+    """
     size = kernel.shape[0]
-    pad = size // 2
-    out_height = (height + 2 * pad - size) // stride + 1
-    out_width = (width + 2 * pad - size) // stride + 1
-    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    total = None
+    height, width = _output_size(x, size, stride)
+    padded = _pad_map(lax.optimization_barrier(x), size // 2)
+    total = 0.0
     for row in range(size):
-        for column in range(size):
-            window = padded[
-                :,
-                row : row + stride * (out_height - 1) + 1 : stride,
-                column : column + stride * (out_width - 1) + 1 : stride,
-            ]
-            term = window * kernel[row, column, 0]
-            total = term if total is None else total + term
+        rows = padded[:, row : row + stride * (height - 1) + 1 : stride]
+        for column, window in enumerate(_taps(rows, size, stride, width)):
+            total = total + window * kernel[row, column, 0]
     return total
+
+
+def _shifted_forward(x, kernel, stride):
+    return _shifted_depthwise(x, kernel, stride), (x, kernel)
+
+
+def _shifted_backward(stride, saved, gradient):
+    x, kernel = saved
+    x, gradient = lax.optimization_barrier((x, gradient))
+    size = kernel.shape[0]
+    height, width = gradient.shape[1:3]
+    # With respect to x: the flipped kernel over the gradient, spread by the stride.
+    zero = jnp.zeros((), gradient.dtype)
+    spread = [
+        (0, length - 1 - stride * (out - 1), stride - 1)
+        for length, out in zip(x.shape[1:3], (height, width), strict=True)
+    ]
+    spread = lax.pad(gradient, zero, ((0, 0, 0), *spread, (0, 0, 0)))
+    x_gradient = _shifted_depthwise(spread, kernel[::-1, ::-1], 1)
+    # With respect to the kernel: row by row, a reduction that XLA's CPU backend vectorises.
+    padded = _pad_map(x, size // 2)
+
+    def add_row(row, total):
+        rows = lax.dynamic_slice_in_dim(padded, row * stride, size, 1)  # (N, size, W, C)
+        weight = lax.dynamic_slice_in_dim(gradient, row, 1, 1)  # (N, 1, W, C)
+        taps = _taps(rows, size, stride, width)
+        products = [(tap * weight).astype(jnp.float32).sum((0, 2)) for tap in taps]
+        return total + jnp.stack(products, 1)  # (size, size, C)
+
+    total = lax.fori_loop(0, height, add_row, jnp.zeros((size, size, x.shape[-1])))
+    return x_gradient, total[:, :, None].astype(kernel.dtype)
+
+
+_shifted_depthwise.defvjp(_shifted_forward, _shifted_backward)
 
 
 def _grouped_depthwise(x, kernel, stride):
