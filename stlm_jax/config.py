@@ -63,6 +63,7 @@ def default() -> ml_collections.ConfigDict:
     c.pseudo.beta_max = 0.8  # published
     c.pseudo.perlin_min_exponent = 0  # published: the Perlin lattice has 2^k cells an axis,
     c.pseudo.perlin_max_exponent = 5  # k uniform in 0..5
+    c.pseudo.perlin_threshold = 0.5  # published; lower makes larger masks
 
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_steps = 500

@@ -29,7 +29,9 @@ _AT_LEAST_ZERO = (
     "loss.focal_weight", "loss.l1_weight", "loss.focal_gamma",
 )  # fmt: skip
 _BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum")
-_FRACTIONS = ("pseudo.clean_probability", "pseudo.beta_min", "pseudo.beta_max")
+_FRACTIONS = (
+    "pseudo.clean_probability", "pseudo.beta_min", "pseudo.beta_max", "pseudo.perlin_threshold",
+)  # fmt: skip
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-PERLIN_THRESHOLD = 0.5  # published
 MAX_GRID_EXPONENT = 6  # the gradient table is made for grids of up to 2^6 cells an axis
 
 
@@ -56,11 +55,11 @@ def perlin_noise(angles, cells, y, x):
     return jnp.sqrt(2.0) * (top + _fade(dy) * (bottom - top))
 
 
-def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5):
-    """A random blob mask by the published distribution.
+def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5, threshold=0.5):
+    """A random blob mask; the defaults are the published distribution.
 
     The lattice has 2^k cells an axis, k uniform in min..max for each axis; the noise is rotated
-    about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > 0.5. Here
+    about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > threshold. Here
     the noise is evaluated at the rotated points instead of being resampled.
 
     Returns:
@@ -82,7 +81,7 @@ def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5):
     noise = perlin_noise(
         angles, cells, jnp.where(inside, source_y, 0.0), jnp.where(inside, source_x, 0.0)
     )
-    return (inside & (noise > PERLIN_THRESHOLD)).astype(jnp.float32)
+    return (inside & (noise > threshold)).astype(jnp.float32)
 
 
 def blend(image, texture, mask, beta):
@@ -108,8 +107,8 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
       key: of `jax.random`.
       image: a good image, (H, W, 3) uint8.
       textures: the bank to draw from, (T, H, W, 3) uint8.
-      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_min_exponent` and
-        `perlin_max_exponent` (the exponents int32).
+      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_threshold` and, int32,
+        `perlin_min_exponent` and `perlin_max_exponent`.
     """
     mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
     mask = perlin_mask(
@@ -117,6 +116,7 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
         image.shape[:2],
         settings["perlin_min_exponent"],
         settings["perlin_max_exponent"],
+        settings["perlin_threshold"],
     )
     clean = jax.random.uniform(clean_key) < settings["clean_probability"]
     mask = jnp.where(clean, 0.0, mask)

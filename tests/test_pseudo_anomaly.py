@@ -13,6 +13,7 @@ SETTINGS = dict(
     beta_max=0.8,
     perlin_min_exponent=0,
     perlin_max_exponent=5,
+    perlin_threshold=0.5,
 )
 
 
