@@ -1,6 +1,7 @@
 """What evaluation, prediction and exports compute: image in, full-size maps and scores out."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -24,7 +25,7 @@ def make_predict_fn(config: ml_collections.ConfigDict, model: Stlm) -> Callable:
     top_k = config.evaluate.score_top_k
 
     def predict(variables, image, map_size: tuple[int, int]) -> dict[str, jax.Array]:
-        prediction = model.apply(variables, image)
+        prediction: Any = model.apply(variables, image)
         plain_map = cosine_distance_map(prediction.plain, prediction.denoising)
         result = {}
         for suffix, small in (("", prediction.map), ("_without_fa", plain_map)):

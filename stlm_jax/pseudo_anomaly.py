@@ -59,8 +59,8 @@ def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5, thre
     """A random blob mask; the defaults are the published distribution.
 
     The lattice has 2^k cells an axis, k uniform in min..max for each axis; the noise is rotated
-    about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > threshold. Here
-    the noise is evaluated at the rotated points instead of being resampled.
+    about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > threshold.
+    Here the noise is evaluated at the rotated points instead of being resampled.
 
     Returns:
       (H, W) float32, 0 or 1.

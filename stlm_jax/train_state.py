@@ -14,8 +14,7 @@ from stlm_jax.optimizer import make_optimizer
 from stlm_jax.weights import initial_student
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """The student during training; arrays only, so that it can be stacked over members.
 
     Attributes:

@@ -54,7 +54,7 @@ def teacher_features(teacher: Sam, variables: Any, pseudo, clean) -> TeacherFeat
     """The frozen teacher's feature levels of both images, in one batch."""
     count = clean.shape[0]
     images = jnp.concatenate([pseudo.astype(jnp.float32), clean.astype(jnp.float32)])
-    levels = jax.lax.stop_gradient(teacher.apply(variables, images))
+    levels: Any = jax.lax.stop_gradient(teacher.apply(variables, images))
     return tuple(x[:count] for x in levels), tuple(x[count:] for x in levels)
 
 

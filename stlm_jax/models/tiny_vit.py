@@ -174,10 +174,9 @@ class Stage(nn.Module):
         for index in range(self.depth):
             name = f"blocks_{index}"
             if self.heads:
-                block = TinyViTBlock(self.heads, self.window, self.dtype, name=name)
+                x = TinyViTBlock(self.heads, self.window, self.dtype, name=name)(x, train)
             else:
-                block = MBConv(dtype=self.dtype, name=name)
-            x = block(x, train)
+                x = MBConv(dtype=self.dtype, name=name)(x, train)
         if self.features_out:
             x = PatchMerging(self.features_out, self.stride, self.dtype, name="downsample")(
                 x, train
