@@ -36,6 +36,8 @@ def default() -> ml_collections.ConfigDict:
     c.student.checkpoint = ""  # weights file of a MobileSAM | demo; its decoder is taken over
     c.student.init = "random"  # the encoders, published: random | mobile_sam: from the checkpoint
     c.student.segmentation_channels = 128  # published: width of the FA module
+    c.student.map_init_scale = 1.0  # published; times the first weights of FA's last convolution:
+    # by Kaiming's rule they saturate the sigmoid, which a short training has no time to undo
 
     c.train = ml_collections.ConfigDict()
     c.train.batch_size = 2  # published

@@ -26,7 +26,7 @@ _COUNTS = ("train.epochs", "train.steps", "evaluate.panels")
 _AT_LEAST_ZERO = (
     "optimizer.learning_rate", "optimizer.residual_learning_rate",
     "optimizer.head_learning_rate", "optimizer.weight_decay", "loss.cosine_weight",
-    "loss.focal_weight", "loss.l1_weight", "loss.focal_gamma",
+    "loss.focal_weight", "loss.l1_weight", "loss.focal_gamma", "student.map_init_scale",
 )  # fmt: skip
 _BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum")
 _FRACTIONS = (

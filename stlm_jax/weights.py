@@ -110,6 +110,7 @@ def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Arr
       UserError: the checkpoint does not fit the student.
     """
     variables = random_variables(model, key)
+    variables["params"]["segmentation"]["head_4"]["kernel"] *= config.student.map_init_scale
     path = config.student.checkpoint
     if not path:
         if config.student.init == "mobile_sam":
