@@ -52,6 +52,7 @@ def default() -> ml_collections.ConfigDict:
     c.optimizer.head_learning_rate = 0.01  # published: SGD on FA's ASPP head
     c.optimizer.momentum = 0.9  # published
     c.optimizer.weight_decay = 1e-4  # published, coupled as in torch, on FA only
+    c.optimizer.decay_steps = 0  # published: constant rates; else all fall to 0 by a half cosine
 
     c.loss = ml_collections.ConfigDict()
     c.loss.cosine_weight = 1.0  # paper: the four guidance terms are summed; 0 trains without

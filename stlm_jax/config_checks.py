@@ -22,7 +22,7 @@ _POSITIVE_INTS = (
     "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "evaluate.batch_size",
     "evaluate.score_top_k",
 )  # fmt: skip
-_COUNTS = ("train.epochs", "train.steps", "evaluate.panels")
+_COUNTS = ("train.epochs", "train.steps", "optimizer.decay_steps", "evaluate.panels")
 _AT_LEAST_ZERO = (
     "optimizer.learning_rate", "optimizer.residual_learning_rate",
     "optimizer.head_learning_rate", "optimizer.weight_decay", "loss.cosine_weight",

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import traverse_util
@@ -41,6 +42,17 @@ def _torch_sgd(learning_rate, momentum, weight_decay):
     return optax.chain(
         optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum)
     )
+
+
+def rate_factor(step, decay_steps):
+    """What the learning rates of a step are multiplied with.
+
+    Args:
+      step: updates done before it.
+      decay_steps: length of the half cosine from 1 to 0; 0 keeps the rates constant.
+    """
+    progress = jnp.minimum(step / jnp.maximum(decay_steps, 1.0), 1.0)
+    return jnp.where(decay_steps > 0, 0.5 * (1.0 + jnp.cos(jnp.pi * progress)), 1.0)
 
 
 def make_optimizer(settings: ml_collections.ConfigDict) -> optax.GradientTransformation:

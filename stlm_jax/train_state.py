@@ -43,8 +43,12 @@ class TrainState(struct.PyTreeNode):
 
 
 def hyperparameters(config: ml_collections.ConfigDict) -> dict[str, jax.Array]:
-    """The numbers of `config.loss` and `config.pseudo` as arrays, float32 or int32."""
-    numbers = {**config.loss, **config.pseudo}
+    """The numbers of `config.loss` and `config.pseudo` as arrays, float32 or int32.
+
+    `decay_steps` of `config.optimizer` is among them; the rates are in the optimiser's state.
+    """
+    decay_steps = config.optimizer.decay_steps
+    numbers = {**config.loss, **config.pseudo, "decay_steps": decay_steps}
     return {
         name: jnp.asarray(value, jnp.int32 if name.endswith("exponent") else jnp.float32)
         for name, value in numbers.items()

@@ -11,7 +11,7 @@ import optax
 from stlm_jax import losses
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
-from stlm_jax.optimizer import make_optimizer
+from stlm_jax.optimizer import make_optimizer, rate_factor
 from stlm_jax.pseudo_anomaly import pseudo_batch
 from stlm_jax.train_state import TrainState
 
@@ -81,6 +81,8 @@ def make_update(config: ml_collections.ConfigDict, model: Stlm, teacher: Sam | N
 
         gradients, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        factor = rate_factor(state.step, state.hyper["decay_steps"])
+        updates = jax.tree.map(lambda leaf: leaf * factor, updates)
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

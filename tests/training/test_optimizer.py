@@ -8,7 +8,7 @@ from flax import traverse_util
 from stlm_jax.config import default
 from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.build import build_stlm
-from stlm_jax.optimizer import RULES, group_of, label_parameters, make_optimizer
+from stlm_jax.optimizer import RULES, group_of, label_parameters, make_optimizer, rate_factor
 
 
 def parameter_paths():
@@ -83,3 +83,9 @@ def test_hyperparameters_are_arrays_in_the_state():
     steps = jax.jit(jax.vmap(first_update))(jnp.array([1e-3, 2e-3]))
     np.testing.assert_allclose(steps[1], 2 * steps[0], rtol=1e-6)
     assert label_parameters(params)["segmentation"]["res_0"]["x"] == "sgd_residual"
+
+
+def test_rates_fall_by_a_half_cosine_or_stay():
+    steps = jnp.array([0, 50, 100, 150])
+    np.testing.assert_allclose(rate_factor(steps, 100.0), [1.0, 0.5, 0.0, 0.0], atol=1e-6)
+    np.testing.assert_array_equal(rate_factor(steps, 0.0), 1.0)
