@@ -18,7 +18,7 @@ Results = Mapping[str, Mapping[str, float]]
 MEAN = "mean"
 JSON_NAME = "metrics.json"
 TABLE_NAME = "table.md"
-_WORDS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO"}
+_WORDS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "fa": "FA"}
 
 
 def with_mean(results: Results) -> dict[str, dict[str, float]]:
