@@ -130,7 +130,7 @@ def test_prediction_of_a_folder(place, capsys):
     ("arguments", "expected"),
     [
         (["--config.optimizer.learning_rte=1"], r"no key 'learning_rte'.*Did you mean "
-         r"config\.optimizer\.learning_rate\?.*b1, b2, head_learning_rate"),
+         r"config\.optimizer\.learning_rate\?.*b1, b2, decay_steps, head_learning_rate"),
         (["--config.learning_rate=1"], r"Did you mean config\.optimizer\.learning_rate\?"),
         (["--config.optimiser.b1=1"], r"no key 'optimiser' in config\. Did you mean config\.opt"),
         (["--config.train=1"], r"config\.train: is a group; .*batch_size, epochs, steps"),
