@@ -28,6 +28,7 @@ def get_config():
     c.optimizer.residual_learning_rate = 0.2
     c.optimizer.head_learning_rate = 0.1
     c.optimizer.decay_steps = 170  # so that the streams stand still while FA learns from them
+    c.loss.cosine_weight = 0.2  # at 1, FA's map is worse after so few steps (README)
     c.pseudo.clean_probability = 0.2  # most of the few samples should teach something
     c.pseudo.perlin_min_exponent = 1
     c.pseudo.perlin_max_exponent = 3  # smaller blobs vanish from the 16 × 16 mask
