@@ -1,4 +1,4 @@
-"""Four full-size training steps against the published code's; they need more than 20 GB of memory."""
+"""Four full-size training steps against the published code's. Needs over 20 GB of memory."""
 
 import json
 
