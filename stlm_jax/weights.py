@@ -60,9 +60,15 @@ def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables
 
 
 def _read_sam(path: str, sam: Sam) -> Variables:
-    """A SAM checkpoint, ours (`.npz`) or the published torch file, for `sam`."""
+    """A SAM checkpoint, ours (`.npz` or 'demo') or the published torch file, for `sam`.
+
+    The conversion of a torch file is strict itself; only an `.npz` is compared here.
+    """
+    if path == "demo":
+        path = str(DEMO_TEACHER)
     if pathlib.Path(path).suffix == ".npz":
         variables = read_npz(path)
+        check_tree(path, variables, variable_shapes(sam))
     else:
         from conversion import from_torch  # needs the extra `stlm_jax[convert]`
 
@@ -70,7 +76,6 @@ def _read_sam(path: str, sam: Sam) -> Variables:
             variables = from_torch.sam_variables(from_torch.read_state_dict(path), sam)
         except UserError as error:
             raise UserError(str(error) if path in str(error) else f"{path}: {error}") from error
-    check_tree(path, variables, variable_shapes(sam))
     return variables
 
 
@@ -95,8 +100,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
             f"config.teacher.checkpoint is empty: give the weights file of SAM {name}"
             " (--config.teacher.checkpoint=FILE), or 'random' for an untrained teacher"
         )
-    path = str(DEMO_TEACHER) if checkpoint == "demo" else checkpoint
-    return sam, jax.tree.map(jnp.asarray, _read_sam(path, sam))
+    return sam, jax.tree.map(jnp.asarray, _read_sam(checkpoint, sam))
 
 
 def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Array) -> Variables:
@@ -116,7 +120,6 @@ def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Arr
         if config.student.init == "mobile_sam":
             raise UserError("config.student.init=mobile_sam needs config.student.checkpoint")
         return jax.tree.map(jnp.asarray, variables)
-    path = str(DEMO_TEACHER) if path == "demo" else path
     sam = Sam(model.encoderT.clone(), model.model.prompt_encoder, model.model.mask_decoder)
     source = _read_sam(path, sam)
     taken = {
