@@ -26,7 +26,7 @@ from stlm_jax.errors import UserError
 
 SIZE = 256  # pixels
 TRAIN_GOOD, TEST_GOOD, TEST_DEFECTIVE = 40, 20, 30  # images of one category
-VERSION = 1  # of the drawing; raise it whenever a pixel changes
+VERSION = 2  # of the drawing; raise it whenever a pixel changes
 MARKER = ".complete"
 CATEGORIES = ("brick", "flange", "gravel")
 GOOD = "good"

@@ -156,10 +156,15 @@ def broken_rim(rng: np.random.Generator, part: Flange) -> Flange:
 
 
 def misplaced_hole(rng: np.random.Generator, part: Flange) -> Flange:
-    """One bolt hole drilled 7 to 12 px away from its place."""
+    """One bolt hole drilled 15 to 24 px away from its place: seen without measuring."""
     holes = _hole_centers()
-    angle = rng.uniform(0, 2 * np.pi)
-    holes[rng.integers(HOLES)] += rng.uniform(7, 12) * np.asarray([np.cos(angle), np.sin(angle)])
+    chosen = rng.integers(HOLES)
+    while True:
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(15, 24)
+        moved = holes[chosen] + distance * np.asarray([np.cos(angle), np.sin(angle)])
+        if HUB + HOLE < np.linalg.norm(moved) < RADIUS - HOLE - CHAMFER:
+            break
+    holes[chosen] = moved
     return replace(part, solid=_solid(part.u, part.v, holes))
 
 

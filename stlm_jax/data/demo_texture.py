@@ -19,6 +19,10 @@ TINTS = {"brick": (1.16, 0.95, 0.84), "gravel": (1.02, 1.0, 0.95)}
 # Columns [start, stop) of the 512 px wide photographs that each split may use.
 REGIONS = {"train": (0, 316), "test": (320, 512)}
 CROP_SIZES = (160, 186)  # pixels, smallest and largest side; enlarged to the size of the image
+INSULATION = np.asarray(  # copper, red, blue, yellow, black
+    [(0.74, 0.45, 0.28), (0.72, 0.17, 0.15), (0.16, 0.32, 0.68), (0.85, 0.7, 0.16), (0.1,) * 3],
+    np.float32,
+)
 
 Box = tuple[int, int, int, int]
 Defect = Callable[[np.random.Generator, Array], tuple[Array, Array]]
@@ -139,21 +143,24 @@ def chip(rng: np.random.Generator, base: Array) -> tuple[Array, Array]:
 
 
 def wire(rng: np.random.Generator, base: Array) -> tuple[Array, Array]:
-    """A bent piece of wire lying on the surface, with the shadow that it casts."""
+    """A bent piece of insulated wire on the stones, with the shadow that it casts.
+
+    Its colour tells it from the dry stalks that lie between the stones in the photograph.
+    """
     size = base.shape[0]
     x, y = draw.grid(size)
     path = draw.walk(rng, _place(rng, size, 36), rng.uniform(42, 75), 4.0, 0.16)
-    radius = rng.uniform(1.7, 2.5)
+    radius = rng.uniform(1.9, 2.7)
     distance, _ = draw.distance_to_polyline(x, y, path)
     to_shadow, _ = draw.distance_to_polyline(x, y, path + np.asarray([1.6, 2.2]))
     body = draw.coverage(distance - radius)
     shadow = 0.45 * draw.coverage(to_shadow - radius, 2.0) * (1 - body)
     roundness = np.sqrt(np.clip(1 - (distance / (radius + 0.5)) ** 2, 0, 1))
-    metal: Array = np.asarray(rng.uniform(0.68, 0.9) * np.asarray([1.0, 0.93, 0.86]), np.float32)
-    metal = metal * (0.4 + 0.6 * roundness)[..., None]
+    colour = INSULATION[rng.integers(len(INSULATION))] * np.float32(rng.uniform(0.85, 1.15))
+    insulation = colour * (0.4 + 0.6 * roundness)[..., None]
     result = base * (1 - shadow)[..., None]
-    result = result + body[..., None] * (metal - result)
-    return result, np.maximum(body, (shadow > 0.04).astype(np.float32))
+    result = result + body[..., None] * (insulation - result)
+    return result, (np.maximum(body, shadow) > 0.04).astype(np.float32)
 
 
 def bare_patch(rng: np.random.Generator, base: Array) -> tuple[Array, Array]:
