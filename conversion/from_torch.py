@@ -1,56 +1,86 @@
-"""Published state dicts to Flax variables, strictly."""
+"""Published checkpoints to Flax, strictly: `python -m conversion.from_torch SRC DST`."""
 
-import collections
-import pathlib
-from collections.abc import Mapping
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
+from numpy.typing import ArrayLike
 
-from conversion.names import UNUSED, from_torch_layout, torch_name
+from conversion import layouts
+from conversion.command_line import check_output, exit_status
+from conversion.names import from_torch_layout
+from conversion.read_torch import open_state_dict
+from conversion.unused import Spec, unused_tensors
 from stlm_jax.errors import UserError
 from stlm_jax.initialization import variable_shapes
+from stlm_jax.models.build import build_sam, build_stlm
+from stlm_jax.progress import ProgressLine, note
+from stlm_jax.weights_file import UNUSED_FOLDER, Entry, Weights, write_weights
 
-Tensors = Mapping[str, np.ndarray]
+Tensors = Mapping[str, Any]  # name to array, or to anything else that NumPy makes an array of
+Target = Mapping[str, Any]  # {'params': …, 'batch_stats': …} with leaves that have a shape
 
 
-def convert(tensors: Tensors, target: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fills a tree of variables from a published state dict.
-
-    Args:
-      tensors: name to array.
-      target: {'params': …, 'batch_stats': …} with leaves that have a shape.
-      prefix: what the tensor names begin with and the Flax paths do not.
+def match(tensors: Tensors, target: Target) -> dict[str, Spec]:
+    """Checks that tensors fill a tree of variables exactly.
 
     Returns:
-      A tree like `target`, float32 NumPy leaves.
+      The known-unused ones among them.
 
     Raises:
       UserError: tensors are missing, unexpected or misshapen; all of them are listed.
     """
-    flat: dict[tuple[str, ...], np.ndarray] = {}
-    used: set[str] = set()
-    problems = collections.defaultdict(list)
-    for path, leaf in traverse_util.flatten_dict(target).items():
-        name = prefix + torch_name(path[1:])
-        used.add(name)
-        if name not in tensors:
-            problems["missing"].append(name)
-            continue
-        value = from_torch_layout(path[-1], np.asarray(tensors[name], np.float32))
-        if value.shape != tuple(leaf.shape):
-            problems["misshapen"].append(f"{name} {value.shape}, not {tuple(leaf.shape)}")
-            continue
-        flat[path] = value
-    problems["unexpected"] = [
-        name for name in tensors if name not in used and not UNUSED.search(name)
-    ]
+    used = layouts.used_shapes(target)
+    known_unused = unused_tensors(used)
+    expected = used | {name: spec.shape for name, spec in known_unused.items()}
+    shapes = _shapes(tensors)
+    problems = {
+        "missing": [name for name in used if name not in shapes],
+        "unexpected": [name for name in shapes if name not in expected],
+        "misshapen": [
+            f"{name} {shape}, not {expected[name]}"
+            for name, shape in shapes.items()
+            if shape != expected.get(name, shape)
+        ],
+    }
     found = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
     if found:
         raise UserError("the weights are of another model; " + "; ".join(found))
-    return traverse_util.unflatten_dict(flat)
+    return {name: spec for name, spec in known_unused.items() if name in shapes}
+
+
+def convert(tensors: Tensors, target: Target) -> dict[str, Any]:
+    """Fills a tree of variables from a published state dict.
+
+    Args:
+      tensors: name to array.
+      target: the tree to fill.
+
+    Returns:
+      A tree like `target`, float32 NumPy leaves that are copies.
+
+    Raises:
+      UserError: tensors are missing, unexpected or misshapen; all of them are listed.
+    """
+    match(tensors, target)
+    return traverse_util.unflatten_dict(
+        {
+            path: np.array(_variable(tensors[name], path[-1]), order="C")
+            for path, name in layouts.table(target).items()
+        }
+    )
+
+
+def _variable(tensor: ArrayLike, leaf: str) -> np.ndarray:
+    return from_torch_layout(leaf, np.asarray(tensor, np.float32))
 
 
 def sam_variables(tensors: Tensors, model: nn.Module) -> dict[str, Any]:
@@ -60,27 +90,176 @@ def sam_variables(tensors: Tensors, model: nn.Module) -> dict[str, Any]:
 
 def stlm_variables(two_stream: Tensors, segmentation: Tensors, model: nn.Module) -> dict[str, Any]:
     """Variables of `stlm_jax.models.stlm.Stlm` from the two published state dicts."""
-    prefixed = {f"segmentation.{name}": tensor for name, tensor in segmentation.items()}
-    return convert({**two_stream, **prefixed}, variable_shapes(model))
+    return convert(layouts.join(two_stream, segmentation), variable_shapes(model))
 
 
-def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """A `.pt`/`.pth` state dict as float32 arrays. Nothing in the file is executed.
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint, checked but not yet read.
+
+    Attributes:
+      layout: published name, 'stlm' for an STLM; or the name of an unpublished SAM variant.
+      tensors: published name to tensor; the names of the layout `stlm` for an STLM.
+      unused: the known-unused ones among them.
+      target: shapes of the variables that the others fill.
+    """
+
+    layout: str
+    tensors: Tensors
+    unused: dict[str, Spec]
+    target: Target
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """`kind` and `layout` of the weights file."""
+        published = (*layouts.SAM_LAYOUTS, layouts.STLM)
+        return {
+            "kind": "stlm" if self.layout == layouts.STLM else "sam",
+            "layout": self.layout if self.layout in published else "",
+        }
+
+    def entries(self, dtype: Any) -> Iterator[Entry]:
+        """The tensors of the weights file, floating-point ones stored as `dtype`."""
+        leaves = traverse_util.flatten_dict(self.target)
+        for path, name in layouts.table(self.target).items():
+            read = functools.partial(_variable, self.tensors[name], path[-1])
+            yield "/".join(path), tuple(leaves[path].shape), dtype, read
+        for name, spec in self.unused.items():
+            stored = spec.dtype if spec.dtype.kind == "i" else dtype
+            read = functools.partial(np.asarray, self.tensors[name], spec.dtype)
+            yield UNUSED_FOLDER + name, spec.shape, stored, read
+
+    def read(self) -> Weights:
+        """All of it in memory, float32."""
+        variables = convert(self.tensors, self.target)
+        unused = {
+            name: np.array(self.tensors[name], spec.dtype) for name, spec in self.unused.items()
+        }
+        return Weights(variables, unused, self.metadata)
+
+
+def open_checkpoint(
+    path: str | Path, segmentation: str | Path | None = None, layout: str | None = None
+) -> Checkpoint:
+    """Opens a published checkpoint and checks it against the model that it is of.
+
+    Args:
+      path: `.pt`, `.pth` or `.safetensors`.
+      segmentation: the FA module's file, where `path` is the two-stream half of an STLM.
+      layout: what `path` must be, of `SAM_LAYOUTS` or 'stlm'; detected when not given.
 
     Raises:
-      UserError: the file is absent, damaged, or holds anything but tensors.
+      UserError: a file cannot be read, is of another layout or no known one, or does not fill
+        its model exactly.
     """
-    import torch  # the extra `stlm_jax[convert]`
-
+    tensors, found = _open(path)
+    family = layouts.STLM if found in layouts.STLM_LAYOUTS else found
+    if layout and layout != family:
+        raise UserError(f"{path}: not {layout}, it looks like {found}; use --layout={family}")
+    if segmentation is not None:
+        if found != layouts.TWO_STREAM:
+            raise UserError(f"{path}: looks like {found}, which takes no segmentation file")
+        half, of_half = _open(segmentation)
+        if of_half != layouts.SEGMENTATION:
+            raise UserError(f"{segmentation}: looks like {of_half}, not {layouts.SEGMENTATION}")
+        tensors, found = layouts.join(tensors, half), layouts.STLM
+    if found in (layouts.TWO_STREAM, layouts.SEGMENTATION):
+        raise UserError(
+            f"{path}: {found}, one half of a published STLM; join both: python -m "
+            "conversion.from_torch TWO_STREAM DST --segmentation=SEGMENTATION"
+        )
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such weights file") from None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable torch state dict ({reason})") from error
-    return {
-        name: tensor.float().numpy()
-        for name, tensor in loaded.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+        if found == layouts.STLM:
+            model: nn.Module = build_stlm(layouts.stlm_config(_shapes(tensors)))
+        else:
+            model = build_sam(layouts.SAM_LAYOUTS.get(found, found))
+        target = variable_shapes(model)
+        return Checkpoint(found, tensors, match(tensors, target), target)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _open(path: str | Path) -> tuple[Tensors, str]:
+    tensors = open_state_dict(path)
+    try:
+        return tensors, layouts.detect_layout(_shapes(tensors))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(np.shape(tensor)) for name, tensor in tensors.items()}
+
+
+def read_checkpoint(path: str | Path, segmentation: str | Path | None = None) -> Weights:
+    """A published checkpoint converted in memory; raises as `open_checkpoint` does."""
+    return open_checkpoint(path, segmentation).read()
+
+
+def read_stlm(path: str | Path, segmentation: str | Path | None = None) -> dict[str, Any]:
+    """Variables of a published STLM, one file or the pair.
+
+    Raises:
+      UserError: as `open_checkpoint` does, or the file is of a SAM.
+    """
+    checkpoint = open_checkpoint(path, segmentation)
+    if checkpoint.layout != layouts.STLM:
+        raise UserError(f"{path}: looks like {checkpoint.layout}, not an STLM")
+    return checkpoint.read().variables
+
+
+def convert_file(
+    source: Path,
+    destination: Path,
+    layout: str | None = None,
+    segmentation: Path | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Writes a published checkpoint as a weights file, tensor by tensor.
+
+    Args:
+      source: as `path` of `open_checkpoint`.
+      destination: the weights file.
+      layout: as of `open_checkpoint`.
+      segmentation: likewise.
+      dtype: 'float32' or 'bfloat16', of the stored floating-point tensors.
+
+    Raises:
+      UserError: as `open_checkpoint` does, or `destination` is the source.
+    """
+    check_output(destination, source, segmentation)
+    checkpoint = open_checkpoint(source, segmentation, layout)
+    entries = list(checkpoint.entries(jnp.dtype(dtype)))
+    progress = ProgressLine(destination.name, len(entries), unit="tensor")
+    write_weights(destination, entries, checkpoint.metadata, progress.update)
+    progress.close()
+    size = destination.stat().st_size / 1e6
+    note(f"wrote {destination}: {checkpoint.layout}, {len(entries)} tensors, {size:.1f} MB")
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Runs the command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conversion.from_torch",
+        description="Convert a published SAM, MobileSAM or STLM checkpoint to a weights file, "
+        "for --config.teacher.checkpoint, --config.student.checkpoint and the exports.",
+    )
+    parser.add_argument("source", type=Path, metavar="SRC", help=".pt, .pth or .safetensors")
+    parser.add_argument("destination", type=Path, metavar="DST", help="the weights file to write")
+    parser.add_argument(
+        "--layout",
+        choices=(*layouts.SAM_LAYOUTS, layouts.STLM),
+        help="what SRC is; detected when not given",
+    )
+    parser.add_argument(
+        "--segmentation", type=Path, metavar="SRC2", help="the FA module's file of a published STLM"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored tensors"
+    )
+    arguments = parser.parse_args(command_line)
+    return exit_status(lambda: convert_file(**vars(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ _LEAVES = {
     "var": "running_var",
 }
 
-# Tensors of the published layouts that STLM never computes with.
+# Tensors of the published layouts that STLM never computes with; `unused.py` has their shapes.
 UNUSED = re.compile(
     r"num_batches_tracked$"
     r"|(^|\.)(head|norm_head)\.(weight|bias)$"  # TinyViT's classifier
@@ -20,6 +20,8 @@ UNUSED = re.compile(
     r"|(^|\.)mask_decoder\.(output_upscaling|output_hypernetworks_mlps|iou_prediction_head)\."
     r"|^model\.image_encoder\."  # in STLM's checkpoints: MobileSAM's own encoder
 )
+
+_KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}  # torch's OI to IO, OIHW to HWIO
 
 
 def torch_name(path: tuple[str, ...]) -> str:
@@ -31,6 +33,19 @@ def torch_name(path: tuple[str, ...]) -> str:
 
 def from_torch_layout(leaf: str, tensor: np.ndarray) -> np.ndarray:
     """A torch tensor in Flax's axis order: OIHW to HWIO, OI to IO; others unchanged."""
-    if leaf == "kernel":
-        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
-    return tensor
+    return tensor.transpose(_axes(leaf, tensor.ndim))
+
+
+def to_torch_layout(leaf: str, tensor: np.ndarray) -> np.ndarray:
+    """The inverse of `from_torch_layout`."""
+    return tensor.transpose(np.argsort(_axes(leaf, tensor.ndim)))
+
+
+def torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a Flax leaf has in torch."""
+    return tuple(shape[axis] for axis in np.argsort(_axes(leaf, len(shape))))
+
+
+def _axes(leaf: str, count: int) -> tuple[int, ...]:
+    unchanged = tuple(range(count))
+    return _KERNEL_AXES.get(count, unchanged) if leaf == "kernel" else unchanged

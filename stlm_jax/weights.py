@@ -15,6 +15,7 @@ from stlm_jax.initialization import random_variables, variable_shapes
 from stlm_jax.models.build import build_sam
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
+from stlm_jax.weights_file import Weights, is_ours, nest, read_weights
 
 DEMO_TEACHER = pathlib.Path(__file__).parent / "assets" / "demo_teacher.npz"
 
@@ -25,7 +26,7 @@ def read_npz(path: str | pathlib.Path) -> Variables:
     """Variables of an `.npz` whose keys are 'collection/module/…/leaf', as float32.
 
     Raises:
-      UserError: the file is absent or damaged.
+      UserError: the file is absent or damaged, or holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -34,7 +35,7 @@ def read_npz(path: str | pathlib.Path) -> Variables:
         raise UserError(f"{path}: there is no such weights file") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path}: not a readable .npz weights file ({error})") from error
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return nest(path, flat)
 
 
 def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables) -> None:
@@ -59,31 +60,51 @@ def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables
         raise UserError(f"{path}: the weights are of another model; " + "; ".join(found))
 
 
-def _read_sam(path: str, sam: Sam) -> Variables:
-    """A SAM checkpoint, ours (`.npz` or 'demo') or the published torch file, for `sam`.
-
-    The conversion of a torch file is strict itself; only an `.npz` is compared here.
-    """
+def _read(path: str | pathlib.Path) -> Weights:
+    """A checkpoint of any kind: ours, a published torch file, an `.npz` of a SAM, or 'demo'."""
     if path == "demo":
-        path = str(DEMO_TEACHER)
+        path = DEMO_TEACHER
+    if is_ours(path):
+        return read_weights(path)
     if pathlib.Path(path).suffix == ".npz":
-        variables = read_npz(path)
-        check_tree(path, variables, variable_shapes(sam))
-    else:
-        from conversion import from_torch  # needs the extra `stlm_jax[convert]`
+        return Weights(read_npz(path), {}, {"kind": "sam"})
+    from conversion import from_torch  # needs the extra `stlm_jax[convert]`
 
-        try:
-            variables = from_torch.sam_variables(from_torch.read_state_dict(path), sam)
-        except UserError as error:
-            raise UserError(str(error) if path in str(error) else f"{path}: {error}") from error
-    return variables
+    return from_torch.read_checkpoint(path)
+
+
+def _sam_name(path: str | pathlib.Path, weights: Weights) -> str:
+    """Which of `SAM_VARIANTS` the weights are of."""
+    from conversion import layouts
+
+    if weights.metadata["kind"] != "sam":
+        raise UserError(f"{path}: holds an STLM, not a SAM")
+    try:
+        return layouts.sam_variant(layouts.used_shapes(weights.variables))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def load_sam(path: str | pathlib.Path) -> tuple[Sam, Variables]:
+    """A SAM of whatever variant the file is, and its variables as NumPy arrays.
+
+    Args:
+      path: a weights file, a published torch file, an `.npz`, or 'demo'.
+
+    Raises:
+      UserError: the file cannot be used, or is of no SAM.
+    """
+    weights = _read(path)
+    sam = build_sam(_sam_name(path, weights))
+    check_tree(path, weights.variables, variable_shapes(sam))
+    return sam, weights.variables
 
 
 def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:
     """The frozen teacher of `config.teacher` and its variables.
 
-    `checkpoint` is a file, or 'demo' for the one that ships with the package, 'random' for an
-    untrained teacher (seeded), 'none' to train without guidance: (None, None).
+    `checkpoint` is a file as `load_sam` takes, or 'demo' for the one that ships with the package,
+    'random' for an untrained teacher (seeded), 'none' to train without guidance: (None, None).
 
     Raises:
       UserError: no checkpoint is given, or the file cannot be used.
@@ -100,37 +121,67 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
             f"config.teacher.checkpoint is empty: give the weights file of SAM {name}"
             " (--config.teacher.checkpoint=FILE), or 'random' for an untrained teacher"
         )
-    return sam, jax.tree.map(jnp.asarray, _read_sam(checkpoint, sam))
+    weights = _read(checkpoint)
+    actual = _sam_name(checkpoint, weights)
+    if actual != name:
+        raise UserError(
+            f"{checkpoint}: holds {actual}, but config.teacher.name is {name}"
+            f" (--config.teacher.name={actual}, or give another checkpoint)"
+        )
+    check_tree(checkpoint, weights.variables, variable_shapes(sam))
+    return sam, jax.tree.map(jnp.asarray, weights.variables)
 
 
 def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Array) -> Variables:
     """The student's variables before training.
 
-    Random, then by `config.student.checkpoint`, a checkpoint of a SAM with TinyViT encoder (or
-    'demo'): its prompt constants and decoder are taken over, and with `student.init` =
-    'mobile_sam' its encoder too, into both streams.
+    Random, then by `config.student.checkpoint`: of an STLM everything is taken over. Of a SAM with
+    TinyViT encoder (or 'demo') it is the prompt constants and the decoder, and with `student.init`
+    = 'mobile_sam' the encoder too, into both streams.
 
     Raises:
       UserError: the checkpoint does not fit the student.
     """
+    path = config.student.checkpoint
+    if not path and config.student.init == "mobile_sam":
+        raise UserError("config.student.init=mobile_sam needs config.student.checkpoint")
+    weights = _student_weights(config, model)
+    if weights and weights.metadata["kind"] == "stlm":
+        return jax.tree.map(jnp.asarray, weights.variables)
     variables = random_variables(model, key)
     variables["params"]["segmentation"]["head_4"]["kernel"] *= config.student.map_init_scale
+    if weights:
+        _take_over_sam(path, weights.variables, variables, model, config.student.init)
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def finished_student(config: ml_collections.ConfigDict, model: Stlm) -> Variables | None:
+    """The STLM of `config.student.checkpoint`; None where it is empty or holds a SAM.
+
+    Raises:
+      UserError: the file cannot be used, or is of an STLM of other widths.
+    """
+    weights = _student_weights(config, model)
+    return weights.variables if weights and weights.metadata["kind"] == "stlm" else None
+
+
+def _student_weights(config: ml_collections.ConfigDict, model: Stlm) -> Weights | None:
     path = config.student.checkpoint
-    if not path:
-        if config.student.init == "mobile_sam":
-            raise UserError("config.student.init=mobile_sam needs config.student.checkpoint")
-        return jax.tree.map(jnp.asarray, variables)
+    weights = _read(path) if path else None
+    if weights and weights.metadata["kind"] == "stlm":
+        check_tree(path, weights.variables, variable_shapes(model))
+    return weights
+
+
+def _take_over_sam(
+    path: str, source: Variables, variables: Variables, model: Stlm, init: str
+) -> None:
+    """Puts a SAM's decoder, and by `init` its encoder, into the student's `variables`."""
     sam = Sam(model.encoderT.clone(), model.model.prompt_encoder, model.model.mask_decoder)
-    source = _read_sam(path, sam)
-    taken = {
-        ("params", "model"): {
-            part: source["params"][part] for part in ("prompt_encoder", "mask_decoder")
-        }
-    }
-    if config.student.init == "mobile_sam":
+    check_tree(path, source, variable_shapes(sam))
+    decoder = {part: source["params"][part] for part in ("prompt_encoder", "mask_decoder")}
+    variables["params"]["model"] = decoder
+    if init == "mobile_sam":
         for collection in ("params", "batch_stats"):
             for stream in ("encoderT", "encoderS"):
-                taken[collection, stream] = source[collection]["image_encoder"]
-    for (collection, module), value in taken.items():
-        variables[collection] = {**variables[collection], module: value}
-    return jax.tree.map(jnp.asarray, variables)
+                variables[collection][stream] = source[collection]["image_encoder"]

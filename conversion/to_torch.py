@@ -1,0 +1,173 @@
+"""Flax weights as published checkpoints: `python -m conversion.to_torch CKPT OUT.pt`.
+
+The published layouts also hold tensors that STLM never computes with. They come from the weights
+file, if a published checkpoint brought them there; else they are zeros of the published shapes.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from conversion import layouts
+from conversion.command_line import check_output, exit_status
+from conversion.from_torch import read_checkpoint
+from conversion.names import to_torch_layout
+from conversion.unused import unused_tensors
+from stlm_jax.errors import UserError
+from stlm_jax.files import open_atomically
+from stlm_jax.progress import ProgressLine, note
+from stlm_jax.weights_file import is_ours, nest, open_weights, write_safetensors
+
+SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+class Tensor(NamedTuple):
+    """One tensor to write: shape and type in torch, and a function that gives it."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[], np.ndarray]
+
+
+def torch_tensors(
+    variables: Mapping[str, Any], unused: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Every tensor of the published checkpoint of a SAM or STLM.
+
+    Args:
+      variables: {'params': …, 'batch_stats': …}, nested, of arrays or `LazyTensor`s.
+      unused: known-unused tensors by published name; those that are not there are zeros.
+
+    Returns:
+      Published name to tensor, float32 or int64; of an STLM in the layout `stlm`.
+    """
+    unused = unused or {}
+    leaves = traverse_util.flatten_dict(variables)
+    used = layouts.used_shapes(variables)
+    tensors = {}
+    for path, name in layouts.table(variables).items():
+        read = functools.partial(_in_torch_layout, leaves[path], path[-1])
+        tensors[name] = Tensor(used[name], np.dtype(np.float32), read)
+    for name, (shape, dtype) in unused_tensors(used).items():
+        given = functools.partial(np.asarray, unused[name], dtype) if name in unused else None
+        tensors[name] = Tensor(shape, dtype, given or functools.partial(np.zeros, shape, dtype))
+    return tensors
+
+
+def _in_torch_layout(tensor: Any, leaf: str) -> np.ndarray:
+    return to_torch_layout(leaf, np.asarray(tensor, np.float32))
+
+
+def stlm_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A student's variables as the state dict of the layout `stlm`, unused tensors zero.
+
+    Args:
+      variables: of `stlm_jax.models.stlm.Stlm`.
+
+    Returns:
+      Published name to array, float32 or int64, in torch's axis order.
+    """
+    return {name: tensor.read() for name, tensor in torch_tensors(variables).items()}
+
+
+def open_variables(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Variables and known-unused tensors of a weights file, a published file or a trained run.
+
+    Raises:
+      UserError: there is no model at `path`, or it is damaged.
+    """
+    if is_ours(path):
+        variables, unused, _ = open_weights(path)
+        return nest(path, variables), dict(unused)
+    if path.is_file():
+        weights = read_checkpoint(path)
+        return weights.variables, dict(weights.unused)
+    from stlm_jax.trained import load_trained
+
+    return dict(load_trained(path).variables), {}
+
+
+def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors as a torch or safetensors file, by the suffix of `path`, whole or not at all.
+
+    Raises:
+      OSError: the disk or the permissions refuse.
+    """
+    if path.suffix == ".safetensors":
+        progress = ProgressLine(path.name, len(tensors), unit="tensor")
+        entries = [(name, *tensor) for name, tensor in tensors.items()]
+        write_safetensors(path, entries, {"format": "pt"}, progress.update)
+    else:
+        import torch
+
+        progress = ProgressLine(path.name, len(tensors), unit="tensor")
+        state_dict = {}
+        for done, (name, tensor) in enumerate(tensors.items(), 1):
+            state_dict[name] = torch.from_numpy(np.array(tensor.read(), tensor.dtype, order="C"))
+            progress.update(done)
+        try:
+            with open_atomically(path) as file:
+                torch.save(state_dict, file)
+        except RuntimeError as error:  # torch's, in the place of a full disk's
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    progress.close()
+    note(f"wrote {path}: {len(tensors)} tensors, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = None) -> None:
+    """Writes the published checkpoint of a model.
+
+    Args:
+      checkpoint: as `path` of `open_variables`: a file, or a run's category folder.
+      output: `.pt`, `.pth` or `.safetensors`; an STLM is one file of the layout `stlm`, or its
+        two-stream half where `segmentation` is given.
+      segmentation: the file of the FA module's half.
+
+    Raises:
+      UserError: `checkpoint` holds no model, or an output's name is of no known type.
+    """
+    for path in filter(None, (output, segmentation)):
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{path}: the name must end with {', '.join(SUFFIXES)}")
+        check_output(path, checkpoint)
+    if segmentation:
+        check_output(segmentation, output)
+    tensors = torch_tensors(*open_variables(checkpoint))
+    if segmentation is None:
+        write_state_dict(output, tensors)
+        return
+    two_stream, half = layouts.split(tensors)
+    if not half:
+        raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
+    write_state_dict(output, two_stream)
+    write_state_dict(segmentation, half)
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Runs the command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conversion.to_torch",
+        description="Write a model as a checkpoint of the published names, for PyTorch.",
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CKPT", help="a weights file or a run's category folder"
+    )
+    parser.add_argument("output", type=Path, metavar="OUT", help=".pt, .pth or .safetensors")
+    parser.add_argument(
+        "--segmentation",
+        type=Path,
+        metavar="OUT2",
+        help="write the published pair: OUT of the two streams, OUT2 of the FA module",
+    )
+    arguments = parser.parse_args(command_line)
+    return exit_status(lambda: convert_file(**vars(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
