@@ -1,0 +1,209 @@
+"""STLM in PyTorch, for inference, from tensors of the published names.
+
+Example:
+    model = TorchStlm.load("stlm.pt")
+    result = model(torch.from_numpy(images))  # uint8 (N, H, W, 3), RGB, resized as for training
+    result["anomaly_map"], result["anomaly_score"]
+"""
+
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from conversion.names import UNUSED
+from conversion.read_torch import open_state_dict
+from conversion.torch_decoder import SharedDecoder
+from conversion.torch_segmentation import Segmentation, aggregate, cosine_distance_map
+from conversion.torch_tiny_vit import TinyViT
+from stlm_jax.errors import UserError
+
+Path = str | pathlib.Path
+Tensors = Mapping[str, torch.Tensor]
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, in 0..255 units, as SAM uses
+PIXEL_STD = (58.395, 57.12, 57.375)
+STRIDE = 16  # pixels of the image to one of the features
+
+
+@dataclasses.dataclass(frozen=True)
+class Widths:
+    """What tells one STLM from another; the defaults are the published model.
+
+    Attributes:
+      embed_dims, depths, heads, windows: of the four stages of both TinyViT encoders; the first
+        stage is convolutional and has neither heads nor windows.
+      channels: of both feature levels.
+      decoder_mlp_dim: hidden width of the two-way transformer's MLP.
+      segmentation_channels: width of the FA module.
+    """
+
+    embed_dims: tuple[int, ...] = (64, 128, 160, 320)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (0, 4, 5, 10)
+    windows: tuple[int, ...] = (0, 7, 14, 7)
+    channels: int = 256
+    decoder_mlp_dim: int = 2048
+    segmentation_channels: int = 128
+
+    @classmethod
+    def of(cls, tensors: Tensors) -> "Widths":
+        """The widths of a state dict, from the shapes of its tensors.
+
+        Raises:
+          UserError: a tensor that tells them is not there.
+        """
+
+        def shape(name: str) -> torch.Size:
+            if name not in tensors:
+                raise UserError(
+                    f"not an STLM, the tensor {name} is missing"
+                    " (published, it is two files: give the FA module's as `segmentation`)"
+                )
+            return tensors[name].shape
+
+        stage_of_block = re.compile(r"encoderT\.layers\.(\d)\.blocks\.(\d+)\.")
+        blocks = {match.groups() for name in tensors if (match := stage_of_block.match(name))}
+        stages = [f"encoderT.layers.{stage}" for stage in range(4)]
+        merged = [shape(f"{stage}.downsample.conv3.c.weight")[0] for stage in stages[:-1]]
+        biases = [shape(f"{stage}.blocks.0.attn.attention_biases") for stage in stages[1:]]
+        return cls(
+            embed_dims=(shape("encoderT.patch_embed.seq.2.c.weight")[0], *merged),
+            depths=tuple(
+                sum(stage == str(index) for stage, _ in blocks) for index in range(len(stages))
+            ),
+            heads=(0, *(heads for heads, _ in biases)),
+            windows=(0, *(math.isqrt(offsets) for _, offsets in biases)),
+            channels=shape("encoderT.neck.0.weight")[0],
+            decoder_mlp_dim=shape("model.mask_decoder.transformer.layers.0.mlp.lin1.weight")[0],
+            segmentation_channels=shape("segmentation.head.1.weight")[0],
+        )
+
+
+class TorchStlm(nn.Module):
+    """The two-stream model: images in, full-size anomaly maps and scores out.
+
+    `encoderT` is the plain stream, `encoderS` the denoising stream, `model` the shared decoder.
+
+    Args:
+      widths: of the layers.
+      score_top_k: the image score is the mean of this many largest pixels of the map.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, widths: Widths = Widths(), score_top_k: int = 100):
+        super().__init__()
+        self.score_top_k = score_top_k
+        stages = (widths.embed_dims, widths.depths, widths.heads, widths.windows)
+        self.encoderT = TinyViT(*stages, widths.channels)
+        self.encoderS = TinyViT(*stages, widths.channels)
+        self.model = SharedDecoder(widths.channels, widths.decoder_mlp_dim)
+        self.segmentation = Segmentation(2 * widths.channels, widths.segmentation_channels)
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD), persistent=False)
+
+    @classmethod
+    def load(cls, path: Path, segmentation: Path | None = None) -> "TorchStlm":
+        """The model of a weights file, as `from_state_dict` makes it.
+
+        Args:
+          path: `.pt`, `.pth` or `.safetensors` file of both the two-stream tensors and, prefixed
+            'segmentation.', those of the FA module; or the published two-stream file.
+          segmentation: the published FA file that belongs to a published two-stream file.
+
+        Raises:
+          UserError: a file cannot be read, or tensors are missing, unexpected or misshapen.
+        """
+        tensors = open_state_dict(path)
+        if segmentation is not None:
+            other = open_state_dict(segmentation)
+            tensors |= {f"segmentation.{name}": tensor for name, tensor in other.items()}
+        try:
+            return cls.from_state_dict(
+                {name: torch.from_numpy(np.array(x, np.float32)) for name, x in tensors.items()}
+            )
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_state_dict(cls, tensors: Tensors) -> "TorchStlm":
+        """The model of these tensors, in evaluation mode, without gradients, float32, on the CPU.
+
+        Args:
+          tensors: published name to tensor; the segmentation's names prefixed 'segmentation.'.
+            Known-unused tensors may be among them.
+
+        Raises:
+          UserError: tensors are missing, unexpected or misshapen.
+        """
+        used = {name: x for name, x in tensors.items() if not UNUSED.search(name)}
+        model = cls(Widths.of(used))
+        try:
+            model.load_state_dict(used, strict=True)
+        except RuntimeError as error:  # torch's list of all that is wrong, a line each
+            found = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise UserError(f"the weights are of another model; {found}") from None
+        return model.eval().requires_grad_(False)
+
+    def features(
+        self, images: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """Features 1 and 2 of the plain and of the denoising stream.
+
+        Args:
+          images: uint8 (N, H, W, 3), RGB; H and W multiples of 16.
+
+        Returns:
+          (plain1, plain2), (denoising1, denoising2), each (N, C, H/16, W/16) float32.
+
+        Raises:
+          UserError: `images` is of another dtype or shape.
+        """
+        _check(images)
+        pixels = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        embeddings = torch.cat([self.encoderT(pixels), self.encoderS(pixels)])
+        plain1, denoising1 = embeddings.chunk(2)
+        plain2, denoising2 = self.model(embeddings).chunk(2)
+        return (plain1, plain2), (denoising1, denoising2)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Anomaly maps and scores.
+
+        Args:
+          images: uint8 (N, H, W, 3), RGB; H and W multiples of 16.
+
+        Returns:
+          'anomaly_map' and 'anomaly_map_without_fa' (N, H, W), 'anomaly_score' and
+          'anomaly_score_without_fa' (N,), float32.
+
+        Raises:
+          UserError: `images` is of another dtype or shape.
+        """
+        plain, denoising = self.features(images)
+        small_maps = {
+            "": self.segmentation(aggregate(plain, denoising)),
+            "_without_fa": cosine_distance_map(plain, denoising),
+        }
+        result = {}
+        for suffix, small in small_maps.items():
+            full = F.interpolate(small[:, None], images.shape[1:3], mode="bilinear")[:, 0]
+            largest = full.flatten(1).topk(min(self.score_top_k, full[0].numel())).values
+            result[f"anomaly_map{suffix}"] = full
+            result[f"anomaly_score{suffix}"] = largest.mean(1)
+        return result
+
+
+def _check(images: torch.Tensor) -> None:
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[3] != 3:
+        raise UserError(f"images must be uint8 (N, H, W, 3), not {images.dtype} {shape}")
+    if shape[1] % STRIDE or shape[2] % STRIDE:
+        raise UserError(f"images of {shape[1]}x{shape[2]} px: resize them to multiples of {STRIDE}")
