@@ -19,8 +19,16 @@ def default() -> ml_collections.ConfigDict:
     c.dtype = "float32"  # of activations: float32 | bfloat16; parameters are always float32
 
     c.data = ml_collections.ConfigDict()
+    c.data.source = "mvtec_ad"  # the layout on disk, a name in data/sources.py
     c.data.root = ""  # the folder that holds the categories
-    c.data.categories = MVTEC_AD_CATEGORIES  # one model is trained for each
+    c.data.categories = MVTEC_AD_CATEGORIES  # one model is trained for each; all: what root holds
+    c.data.train_dir = ""  # of source folder: good images, where they are not in root's layout
+    c.data.test_good_dir = ""  # likewise; may be empty
+    c.data.test_defect_dir = ""  # likewise: defective images, in folders by type or directly
+    c.data.mask_dir = ""  # likewise: their masks, under the same names, or with _mask after them
+    c.data.csv = ""  # likewise, in place of all these: a table of images (data/folder_csv.py)
+    c.data.rotation = ml_collections.ConfigDict()  # of training images, by category:
+    c.data.rotation.default = "none"  # none | small: ±5° | right_angles: n · 90° ± 5°
     c.data.demo = False  # write the generated demo set to data.root first, where it is not there
     c.data.texture_root = ""  # a folder of images (DTD); empty: scikit-image's photographs
     c.data.texture_count = 256  # textures kept on the device, drawn from the folder by seed
@@ -33,7 +41,8 @@ def default() -> ml_collections.ConfigDict:
     c.student.encoder = (
         "tiny_vit_5m"  # published: MobileSAM's TinyViT; tiny_vit_demo | tiny_vit_test
     )
-    c.student.checkpoint = ""  # weights file of a MobileSAM | demo; its decoder is taken over
+    c.student.checkpoint = ""  # weights file of a MobileSAM | demo: its decoder is taken over;
+    # or of a whole STLM, all of which is taken over
     c.student.init = "random"  # the encoders, published: random | mobile_sam: from the checkpoint
     c.student.segmentation_channels = 128  # published: width of the FA module
     c.student.map_init_scale = 1.0  # published; times the first weights of FA's last convolution:

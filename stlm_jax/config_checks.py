@@ -32,6 +32,10 @@ _BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum")
 _FRACTIONS = (
     "pseudo.clean_probability", "pseudo.beta_min", "pseudo.beta_max", "pseudo.perlin_threshold",
 )  # fmt: skip
+_ROTATIONS = ("none", "small", "right_angles")
+_FOLDER_KEYS = (
+    "data.train_dir", "data.test_good_dir", "data.test_defect_dir", "data.mask_dir", "data.csv",
+)  # fmt: skip
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -53,6 +57,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         UserError: naming the key, its value and what it may be.
     """
     # Here, not above: these import jax, and a mistyped flag is answered without.
+    from stlm_jax.data.sources import SOURCES
     from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
     from stlm_jax.pseudo_anomaly import MAX_GRID_EXPONENT
 
@@ -61,8 +66,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         "teacher.name": tuple(SAM_VARIANTS),
         "student.encoder": tuple(ENCODERS),
         "student.init": ("random", "mobile_sam"),
+        "data.source": tuple(SOURCES),
     }
     values = flatten(config)
+    choices |= {key: _ROTATIONS for key in values if key.startswith("data.rotation.")}
     for key, allowed in choices.items():
         if key in values and values[key] not in allowed:
             raise UserError(f"--config.{key}={values[key]}: must be one of {', '.join(allowed)}")
@@ -79,6 +86,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         for key in keys:
             if key in values and not accepts(values[key]):
                 raise UserError(f"--config.{key}={values[key]}: {requirement}")
+    for key in _FOLDER_KEYS:
+        if values[key] and values["data.source"] != "folder":
+            raise UserError(
+                f"--config.{key}={values[key]}: is read with --config.data.source=folder only, "
+                f"not with {values['data.source']}"
+            )
     for key in ("data.categories", "evaluate.metrics"):
         if not values[key] or not all(isinstance(name, str) for name in values[key]):
             raise UserError(wrong_type(key, values[key], ("",)))

@@ -4,39 +4,80 @@ from pathlib import Path
 
 import ml_collections
 
+from stlm_jax.data import problems
 from stlm_jax.data.demo import write_demo
-from stlm_jax.data.mvtec_ad import find_categories, read_category
 from stlm_jax.data.records import Record
+from stlm_jax.data.sources import ALL, open_source
+from stlm_jax.data.textures import texture_files
 from stlm_jax.errors import UserError
+from stlm_jax.progress import note
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
-    """Write the demo set where `data.demo` asks for it; check `data.root` and `data.categories`.
+    """Make `config.data` ready to be read.
+
+    Writes the demo set where `data.demo` asks for it, and puts the names that the source holds in
+    the place of `all` in `data.categories`.
 
     Raises:
-        UserError: the folder, or one of the categories, is missing.
+        UserError: the source, or one of the categories, is missing.
     """
-    root = config.data.root
-    if not root:
-        raise UserError(
-            "config.data.root is empty: give the folder of the categories, --config.data.root=DIR"
-        )
-    if config.data.demo:
-        write_demo(Path(root))
-    there = find_categories(root)
+    if config.data.demo and config.data.root:
+        write_demo(Path(config.data.root))
+    there = open_source(config).find_categories()
+    if tuple(config.data.categories) == (ALL,):
+        config.data.categories = tuple(there)
     for category in config.data.categories:
         if category not in there:
             raise UserError(
-                f"config.data.categories: {root} has no {category!r}, it has {', '.join(there)}; "
-                "choose with --config.data.categories=A,B"
+                f"config.data.categories: {_place(config)} has no {category!r}, it has "
+                f"{', '.join(there)}; choose with --config.data.categories=A,B"
             )
 
 
-def split_of(config: ml_collections.ConfigDict, category: str, split: str) -> list[Record]:
-    """The records of one split, `train` or `test`, of a category, in the reader's order.
+def check(config: ml_collections.ConfigDict) -> None:
+    """Look for what the listings of all categories show to be wrong; opens no image.
+
+    What a run would not stop at is noted, one line for each kind of problem.
 
     Raises:
-        UserError: the category's folders are not complete.
+        UserError: a run would stop, at the first problem that the text names.
     """
-    records = read_category(config.data.root, category)
+    texture_files(config.data.texture_root)
+    source = open_source(config)
+    for category in config.data.categories:
+        listing = source.scan(category)
+        found = problems.of_listing(
+            category, listing, source.mask, config.train.batch_size, skips(config)
+        )
+        fatal = problems.fatal(found)
+        if fatal:
+            raise UserError(fatal[0].text + _and_more(len(fatal) - 1))
+        by_kind: dict[str, list[str]] = {}
+        for problem in found:
+            by_kind.setdefault(problem.kind, []).append(problem.text)
+        for texts in by_kind.values():
+            note(f"warning: {texts[0]}{_and_more(len(texts) - 1)}")
+
+
+def split_of(config: ml_collections.ConfigDict, category: str, split: str) -> list[Record]:
+    """The records of one split, `train`, `validation` or `test`, of a category, in their order.
+
+    Raises:
+        UserError: the category cannot be read.
+    """
+    records = open_source(config).scan(category).records
     return [record for record in records if record.split == split]
+
+
+def skips(config: ml_collections.ConfigDict) -> bool:
+    """Whether images that cannot be read are left out."""
+    return config.data.get("on_error") == "skip"
+
+
+def _place(config: ml_collections.ConfigDict) -> str:
+    return config.data.csv or config.data.train_dir or config.data.root
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more; python -m stlm_jax.data.check lists them)" if count else ""

@@ -1,5 +1,6 @@
 """Evaluation of every category's last checkpoint on its test split."""
 
+import math
 from pathlib import Path
 
 import ml_collections
@@ -24,8 +25,12 @@ def evaluate(settings: Settings) -> dict[str, dict[str, float]]:
     The last checkpoint is evaluated, never one chosen on the test split. Each metric appears
     twice: of the FA module's map, and as `<name>_without_fa` of the product of cosine distances.
 
+    A category without test images is left out. Where defective images have no ground truth,
+    image metrics still count them and pixel metrics do not.
+
     Returns:
-        {category: {metric: fraction}}, and the mean under `"mean"`.
+        {category: {metric: fraction}}, and the mean under `"mean"`; nothing where no category has
+        test images.
 
     Raises:
         UserError: a category was not trained, or its images cannot be used.
@@ -38,7 +43,12 @@ def evaluate(settings: Settings) -> dict[str, dict[str, float]]:
     for category in config.data.categories:
         predictor.load(workdir / category)
         records = dataset.split_of(config, category, "test")
-        results[category] = _evaluate_category(config, predictor, category, records, workdir)
+        if records:
+            results[category] = _evaluate_category(config, predictor, category, records, workdir)
+        else:
+            note(f"{category}: there is no image to test on, nothing to evaluate")
+    if not results:
+        return {}
     results = tables.with_mean(results)
     tables.write_results(workdir / RESULTS, results)
     print(tables.format_table(results), end="")
@@ -66,18 +76,41 @@ def _evaluate_category(
     found = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     masks = load_masks(records, size)
     labels = np.array([record.label for record in records])
+    known = np.array([record.has_truth for record in records])
+    if not known.all():
+        note(f"{category}: pixel metrics leave out {(~known).sum()} defective images without masks")
     values: dict[str, float] = {}
     for suffix in ("", WITHOUT_FA):
-        part = metrics.evaluate(
-            found[f"map{suffix}"],
-            masks,
-            found[f"score{suffix}"],
-            labels,
-            names=config.evaluate.metrics,
-        )
+        part = _measure(
+            config.evaluate.metrics, found[f"map{suffix}"], masks, found[f"score{suffix}"],
+            labels, known,
+        )  # fmt: skip
         values |= {f"{name}{suffix}": value for name, value in part.items()}
     _write_panels(config, records, masks, found, workdir / RESULTS / "panels")
     return values
+
+
+def _measure(
+    names: tuple[str, ...],
+    maps: np.ndarray,
+    masks: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    known: np.ndarray,
+) -> dict[str, float]:
+    """Image metrics of all images, pixel metrics of those whose ground truth is `known`."""
+    if known.all():
+        return metrics.evaluate(maps, masks, scores, labels, names=names)
+    of_images = [name for name in names if name.startswith("image_")]
+    of_pixels = [name for name in names if name not in of_images]
+    values = metrics.evaluate(maps, masks, scores, labels, names=of_images)
+    # Without one mask there is no pixel metric, though good images are known pixel by pixel.
+    values |= (
+        metrics.evaluate(maps[known], masks[known], names=of_pixels)
+        if labels[known].any()
+        else dict.fromkeys(of_pixels, math.nan)
+    )
+    return {name: values[name] for name in names}
 
 
 def _write_panels(
@@ -92,15 +125,18 @@ def _write_panels(
     if not count:
         return
     chosen = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
-    picked = [records[i] for i in chosen]
-    try:
-        write_panels(
-            directory,
-            load_images(picked, config.image_size),
-            masks[chosen],
-            found["map"][chosen],
-            [f"{record.category}/{record.defect}/{record.image.stem}" for record in picked],
-            found["score"][chosen],
-        )
-    except UserError as error:  # the pictures need an optional library, the numbers do not
-        note(f"no panels: {error}")
+    for has_truth in (True, False):
+        indices = [i for i in chosen if records[i].has_truth == has_truth]
+        picked = [records[i] for i in indices]
+        try:
+            write_panels(
+                directory,
+                load_images(picked, config.image_size),
+                masks[indices] if has_truth else None,
+                found["map"][indices],
+                [f"{record.category}/{record.defect}/{record.image.stem}" for record in picked],
+                found["score"][indices].tolist(),
+            )
+        except UserError as error:  # the pictures need an optional library, the numbers do not
+            note(f"no panels: {error}")
+            return

@@ -9,14 +9,16 @@ import numpy as np
 from PIL import Image
 
 from stlm_jax import run_info
-from stlm_jax.data.images import read_image
-from stlm_jax.data.mvtec_ad import list_images
+from stlm_jax.data.images import read_image, resize_map
+from stlm_jax.data.layout import list_images
+from stlm_jax.data.sources import ALL
 from stlm_jax.errors import UserError
 from stlm_jax.evaluate import RESULTS
 from stlm_jax.files import write_atomically
 from stlm_jax.predictor import Predictor
 from stlm_jax.progress import ProgressLine, note
 from stlm_jax.settings import Settings
+from stlm_jax.trained import CHECKPOINTS
 
 _OVERLAY_COLOUR = np.array([255.0, 0.0, 64.0])
 _OVERLAY_OPACITY = 0.6  # where the map is 1
@@ -35,14 +37,19 @@ def predict(settings: Settings) -> list[dict[str, str | float]]:
         UserError: no input, several categories, no checkpoint, or an unreadable image.
     """
     config, workdir = settings.config, settings.workdir
-    if len(config.data.categories) != 1:
+    categories = config.data.categories
+    if tuple(categories) == (ALL,):
+        categories = sorted(place.parent.name for place in workdir.glob(f"*/{CHECKPOINTS}"))
+        if not categories:
+            raise UserError(f"{workdir}: no category was trained; train first (--mode=train)")
+    if len(categories) != 1:
         raise UserError(
-            f"prediction needs one category of {', '.join(config.data.categories)}: choose with "
-            f"--config.data.categories={config.data.categories[0]}"
+            f"prediction needs one category of {', '.join(categories)}: choose with "
+            f"--config.data.categories={categories[0]}"
         )
     paths = input_images(config.predict.input)
     run_info.check_same_run(workdir, config)
-    (category,) = config.data.categories
+    (category,) = categories
     directory = workdir / RESULTS / "predict" / category
     predictor = Predictor(config)
     predictor.load(workdir / category)
@@ -97,9 +104,7 @@ def input_images(name: str) -> list[Path]:
 
 def _write_pictures(directory: Path, name: str, path: Path, values: np.ndarray) -> dict[str, str]:
     image = read_image(path, None)
-    size = (image.shape[1], image.shape[0])
-    full = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
-    full = np.clip(full, 0.0, 1.0)
+    full = np.clip(resize_map(values, image.shape[:2]), 0.0, 1.0)
     opacity = _OVERLAY_OPACITY * full[..., None]
     overlay = np.rint(image * (1 - opacity) + _OVERLAY_COLOUR * opacity).astype(np.uint8)
     pictures = {"map": np.rint(full * 65535).astype(np.uint16), "overlay": overlay}

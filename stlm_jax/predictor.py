@@ -7,13 +7,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from stlm_jax.checkpoint import Checkpoints
-from stlm_jax.errors import UserError
 from stlm_jax.inference_step import make_predict_fn
 from stlm_jax.models.build import build_stlm
 from stlm_jax.train_state import TrainState, abstract_train_state
-
-CHECKPOINTS = "checkpoints"  # the folder of a category's checkpoints
+from stlm_jax.trained import CHECKPOINTS, restore
+from stlm_jax.weights import finished_student
 
 
 def state_template(config: ml_collections.ConfigDict) -> TrainState:
@@ -26,25 +24,31 @@ class Predictor:
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Build the model of `config`; weights come with `load`."""
-        model = build_stlm(config)
-        self._template = abstract_train_state(config, model)
+        self._config, self._model = config, build_stlm(config)
+        self._template = abstract_train_state(config, self._model)
         self._batch_size = config.evaluate.batch_size
         self._size = config.image_size
-        self._predict = jax.jit(make_predict_fn(config, model), static_argnums=2)
+        self._predict = jax.jit(make_predict_fn(config, self._model), static_argnums=2)
         self._variables = None
 
     def load(self, folder: Path) -> int:
         """Take the weights of the newest checkpoint of a category's `folder`; returns its step.
 
+        Where nothing was trained yet, an STLM in `config.student.checkpoint` is used as it is, and
+        the step is 0.
+
         Raises:
             UserError: there is no checkpoint, or it is of another model.
         """
-        with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-            restored = checkpoints.restore(self._template)
-        if restored is None:
-            raise UserError(f"{folder}: there is no checkpoint; train first (--mode=train)")
-        self._variables = jax.device_put(restored.state.variables())
-        return restored.step
+        finished = None
+        if not (folder / CHECKPOINTS).is_dir():
+            finished = finished_student(self._config, self._model)
+        if finished is None:
+            step, variables = restore(folder, self._template)
+        else:
+            step, variables = 0, finished
+        self._variables = jax.device_put(variables)
+        return step
 
     def __call__(
         self,

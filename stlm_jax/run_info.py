@@ -26,7 +26,8 @@ _LIBRARIES = (
 # when to stop: the schedule is constant, so a longer run begins with the steps of a shorter one.
 _FREE_GROUPS = ("evaluate", "predict", "log", "checkpoint")
 _FREE_KEYS = (
-    "data.root", "data.categories", "data.demo", "train.steps", "train.epochs",
+    "data.root", "data.categories", "data.demo", "data.train_dir", "data.test_good_dir",
+    "data.test_defect_dir", "data.mask_dir", "data.csv", "train.steps", "train.epochs",
 )  # fmt: skip
 
 
@@ -39,10 +40,7 @@ def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
     path = workdir / CONFIG_NAME
     if not path.is_file():
         return
-    try:
-        before = flatten(ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8"))))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a configuration ({error}); use another --workdir") from error
+    before = flatten(read_config(path))
     now = flatten(ml_collections.ConfigDict(json.loads(config.to_json())))
     for key in [*now, *(k for k in before if k not in now)]:
         if key in _FREE_KEYS or key.split(".")[0] in _FREE_GROUPS:
@@ -53,6 +51,20 @@ def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
                 f"{workdir} was trained with config.{key}={_shown(old)}, now it is {_shown(new)}: "
                 f"use another --workdir, or --config.{key}={_shown(old)} to go on with this one"
             )
+
+
+def read_config(path: Path) -> ml_collections.ConfigDict:
+    """The configuration that a run was trained with.
+
+    Raises:
+        UserError: `path` is absent or damaged.
+    """
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: it says what the run was trained with") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a configuration ({error}); use another --workdir") from error
 
 
 def write(workdir: Path, config: ml_collections.ConfigDict, command: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ undefined. `"mean"` is not a category but their mean.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stlm_jax.errors import UserError
@@ -58,10 +58,18 @@ def format_table(results: Results) -> str:
         for name, values in complete.items()
     ]
     rows[-1] = [f"**{cell}**" if cell != "-" else cell for cell in rows[-1]]
+    return align(rows)
+
+
+def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of text, the headings first, as an aligned Markdown table that ends with a newline.
+
+    The first `left` columns are set to the left, the others to the right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_line(row, widths) for row in rows]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([lines[0], _line(rule, widths), *lines[1:]]) + "\n"
+    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    lines = [_line(row, widths, left) for row in (rows[0], rule, *rows[1:])]
+    return "\n".join(lines) + "\n"
 
 
 def write_results(directory: str | os.PathLike, results: Results) -> tuple[Path, Path]:
@@ -121,10 +129,9 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def _line(cells: list[str], widths: list[int]) -> str:
-    first, *others = cells
+def _line(cells: Sequence[str], widths: list[int], left: int) -> str:
     aligned = [
-        first.ljust(widths[0]),
-        *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)),
+        cell.ljust(width) if i < left else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return f"| {' | '.join(aligned)} |"

@@ -20,11 +20,12 @@ from stlm_jax.errors import UserError
 from stlm_jax.evaluate import evaluate
 from stlm_jax.interrupt import Interrupted, StopRequest
 from stlm_jax.models.build import build_stlm
-from stlm_jax.predictor import CHECKPOINTS, state_template
+from stlm_jax.predictor import state_template
 from stlm_jax.progress import ProgressLine, note
 from stlm_jax.settings import Settings
 from stlm_jax.train_state import TrainState, create_train_state
 from stlm_jax.train_step import make_train_step
+from stlm_jax.trained import CHECKPOINTS
 from stlm_jax.weights import load_teacher
 from stlm_jax.writers import MetricWriter
 
@@ -41,6 +42,7 @@ def train(settings: Settings) -> None:
     config, workdir = settings.config, settings.workdir
     run_info.check_same_run(workdir, config)
     dataset.prepare(config)
+    dataset.check(config)
     splits = {name: dataset.split_of(config, name, "train") for name in config.data.categories}
     totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
     run_info.write(workdir, config, settings.command)

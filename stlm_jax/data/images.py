@@ -12,6 +12,7 @@ from stlm_jax.errors import UserError
 
 Progress = Callable[[int], None]  # called with the number of images done
 StrPath = str | os.PathLike[str]
+MOST_CLASSES = 32  # a mask without larger values holds numbers of defect classes
 
 
 class ImageError(UserError):
@@ -87,18 +88,39 @@ def read_image(path: StrPath, size: int | None) -> np.ndarray:
     return _guarded(path, read)
 
 
-def read_mask(path: StrPath, size: int | None) -> np.ndarray:
-    """A ground-truth file as a binary mask.
+def read_mask(path: StrPath | Sequence[StrPath], size: int | None) -> np.ndarray:
+    """A ground-truth file, or the union of several, as a binary mask.
 
-    A pixel is anomalous where it reaches half of the file's own maximum, so that 0/1, 0/255 and
-    16-bit masks read alike; a resized pixel where at least half of what it covers is.
+    A pixel is anomalous where it reaches half of the file's own maximum, so that 0/255, 16-bit and
+    lossy masks read alike; in a mask of whole numbers up to 32, which are those of defect classes,
+    where it is not 0; in a palette image where it is not black. A resized pixel is where at least
+    half of what it covers is.
 
     Args:
-        path: the file.
+        path: the file, or files of one size.
         size: side of the result in pixels, or None to keep the file's own.
 
     Returns:
         (size, size) or (H, W) uint8 in {0, 1}.
+
+    Raises:
+        ImageError: as `read_image`; several files differ in size.
+    """
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    masks = [mask_of(read_mask_values(p)) for p in paths]
+    for other, mask in zip(paths, masks, strict=True):
+        if mask.shape != masks[0].shape:
+            raise ImageError(f"{other} is not of the size of {paths[0]}: replace the file")
+    union = np.logical_or.reduce(masks)
+    if size is None:
+        return union.astype(np.uint8)
+    weights = Image.fromarray(union.astype(np.float32))
+    resized = weights.resize((size, size), Image.Resampling.BILINEAR)
+    return (np.asarray(resized) >= 0.5).astype(np.uint8)
+
+
+def read_mask_values(path: StrPath) -> np.ndarray:
+    """The values of a ground truth's pixels, (H, W) float32; of a palette's colours 0 or 1.
 
     Raises:
         ImageError: as `read_image`.
@@ -106,15 +128,24 @@ def read_mask(path: StrPath, size: int | None) -> np.ndarray:
 
     def read() -> np.ndarray:
         image = _open(path)
-        values = _values(image) if _is_deep(image) else np.asarray(image.convert("L"), np.float32)
-        mask = (values >= values.max() / 2) & (values > 0)
-        if size is None:
-            return mask.astype(np.uint8)
-        weights = Image.fromarray(mask.astype(np.float32))
-        resized = weights.resize((size, size), Image.Resampling.BILINEAR)
-        return (np.asarray(resized) >= 0.5).astype(np.uint8)
+        if _is_deep(image):
+            return _values(image)
+        values = np.asarray(image.convert("L"), np.float32)
+        return (values > 0).astype(np.float32) if image.mode == "P" else values
 
     return _guarded(path, read)
+
+
+def mask_of(values: np.ndarray) -> np.ndarray:
+    """Which of `read_mask_values` are anomalous, (H, W) bool; `read_mask` says how."""
+    if holds_class_numbers(values):
+        return values > 0
+    return (values >= values.max() / 2) & (values > 0)
+
+
+def holds_class_numbers(values: np.ndarray) -> bool:
+    """Whether a ground truth's values are small whole numbers, so that each but 0 is a defect."""
+    return bool(values.max() <= MOST_CLASSES and (values == np.rint(values)).all())
 
 
 def _fill(out: np.ndarray, results: Iterable[np.ndarray], progress: Progress | None) -> np.ndarray:
@@ -164,3 +195,19 @@ def load_masks(records: Sequence[Record], size: int) -> np.ndarray:
     out = np.empty((len(records), size, size), np.uint8)
     masks = (empty if r.mask is None else read_mask(r.mask, size) for r in records)
     return _fill(out, masks, None)
+
+
+def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N, H, W, 3) uint8 to (N, *size, 3), bilinearly by PIL as when a file is read."""
+    if images.shape[1:3] == size:
+        return images
+    to = (size[1], size[0])
+    return np.stack(
+        [np.asarray(Image.fromarray(x).resize(to, Image.Resampling.BILINEAR)) for x in images]
+    )
+
+
+def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An anomaly map (h, w) float32 to `size` = (height, width), bilinearly."""
+    to = (size[1], size[0])
+    return np.asarray(Image.fromarray(values).resize(to, Image.Resampling.BILINEAR))

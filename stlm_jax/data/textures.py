@@ -9,7 +9,7 @@ from PIL import Image
 
 from stlm_jax.data.demo_texture import bundled_photograph
 from stlm_jax.data.images import read_image
-from stlm_jax.data.mvtec_ad import IMAGE_SUFFIXES
+from stlm_jax.data.layout import is_image
 from stlm_jax.errors import UserError
 
 # Photographs inside scikit-image's wheel, less brick and gravel, which the demo categories show.
@@ -20,7 +20,12 @@ PHOTOGRAPHS = (
 CROP_SCALES = (0.25, 0.8)  # side of a crop relative to the photograph's shorter side
 
 
-def _files(root: str | os.PathLike[str]) -> list[Path]:
+def texture_files(root: str | os.PathLike[str]) -> list[Path]:
+    """The images that textures are drawn from; '' names those that scikit-image ships.
+
+    Raises:
+        UserError: `root` is not a folder of images, or scikit-image is not installed.
+    """
     if not os.fspath(root):
         return [bundled_photograph(name) for name in PHOTOGRAPHS]
     folder = Path(root)
@@ -29,11 +34,7 @@ def _files(root: str | os.PathLike[str]) -> list[Path]:
             f"data.texture_root: {folder} is not a folder: set it to a folder of images, "
             "or to '' for scikit-image's photographs"
         )
-    files = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
+    files = sorted(filter(is_image, folder.rglob("*")))
     if not files:
         raise UserError(f"data.texture_root: {folder} holds no image: set it to a folder of images")
     return files
@@ -70,7 +71,7 @@ def read_texture_bank(root: str | os.PathLike[str], count: int, size: int, seed:
     """
     if count < 1:
         raise UserError(f"data.texture_count: {count} is not positive: set it to 1 or more")
-    files = _files(root)
+    files = texture_files(root)
     order = np.random.default_rng(seed).permutation(len(files))
     bank = np.empty((count, size, size, 3), np.uint8)
 

@@ -1,0 +1,133 @@
+"""What is in the files of a data set: every image and mask opened once."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stlm_jax.data.images import (
+    ImageError,
+    holds_class_numbers,
+    mask_of,
+    read_image,
+    read_mask_values,
+)
+from stlm_jax.data.problems import Problem, is_used
+from stlm_jax.data.records import Record
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one record's files hold.
+
+    Attributes:
+        record: which one.
+        size: width and height of the image, upright; None where it cannot be read.
+        mode: the file's own, as PIL names it; empty where it cannot be read.
+        digest: of the decoded pixels; empty where they cannot be read.
+        problems: what is wrong with the image or its masks.
+    """
+
+    record: Record
+    size: tuple[int, int] | None = None
+    mode: str = ""
+    digest: str = ""
+    problems: list[Problem] = field(default_factory=list)
+
+
+def inspect_all(
+    records: Sequence[Record], skip: bool, progress: Callable[[int], None]
+) -> list[Facts]:
+    """The facts of every record, in order.
+
+    Args:
+        records: which.
+        skip: whether a run leaves out images that it cannot read.
+        progress: called with the number of records done.
+    """
+    with ThreadPoolExecutor() as pool:
+        try:
+            facts = []
+            for found in pool.map(lambda record: inspect(record, skip), records):
+                facts.append(found)
+                progress(len(facts))
+            return facts
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def inspect(record: Record, skip: bool = False) -> Facts:
+    """Decode one record's image and masks; files that do not exist are passed over."""
+    if not record.image.is_file():
+        return Facts(record)
+    try:
+        pixels = read_image(record.image, None)
+        with Image.open(record.image) as image:
+            mode = image.mode
+    except ImageError as error:
+        return Facts(record, problems=[_unreadable(error, is_used(record) and not skip)])
+    height, width = pixels.shape[:2]
+    problems = _of_masks(record, (height, width))
+    return Facts(record, (width, height), mode, _digest(pixels), problems)
+
+
+def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
+    """Images of a test split whose pixels are those of a training or validation image."""
+    seen: dict[tuple[str, str], Path] = {}
+    for found in facts:
+        if found.digest and found.record.split in ("train", "validation"):
+            seen.setdefault((found.record.category, found.digest), found.record.image)
+    for found in facts:
+        twin = seen.get((found.record.category, found.digest))
+        if twin is not None and found.record.split == "test":
+            yield Problem("duplicate", f"{found.record.image} has the same pixels as {twin}")
+
+
+def _digest(pixels: np.ndarray) -> str:
+    shape = repr(pixels.shape).encode()
+    return hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).hexdigest()
+
+
+def _unreadable(error: ImageError, fatal: bool) -> Problem:
+    kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
+    return Problem(kind, str(error), fatal)
+
+
+def _of_masks(record: Record, shape: tuple[int, int]) -> list[Problem]:
+    problems = []
+    marked = False
+    shapes = set()
+    masks = [mask for mask in record.masks if mask.is_file()]
+    for mask in masks:
+        try:
+            values = read_mask_values(mask)
+        except ImageError as error:
+            problems.append(_unreadable(error, record.split == "test"))
+            marked = True  # for all that is known
+            continue
+        if values.shape != shape:
+            text = f"{mask} is {_size(values.shape)}, its image {_size(shape)}"
+            problems.append(Problem("mask size", text))
+        if not _is_binary(values):
+            problems.append(Problem("mask not binary", f"{mask} holds more than two values"))
+        marked |= bool(mask_of(values).any())
+        shapes.add(values.shape)
+    if len(shapes) > 1:
+        text = f"the masks of {record.image} differ in size: they cannot be joined"
+        problems.append(Problem("mask size", text, record.split == "test"))
+    if masks and not marked:
+        problems.append(Problem("mask empty", f"{masks[0]} marks no pixel of a defective image"))
+    return problems
+
+
+def _is_binary(values: np.ndarray) -> bool:
+    return holds_class_numbers(values) or bool(((values == 0) | (values == values.max())).all())
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
