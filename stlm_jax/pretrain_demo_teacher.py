@@ -20,9 +20,11 @@ from flax import traverse_util
 
 from stlm_jax.errors import UserError
 from stlm_jax.files import write_atomically
+from stlm_jax.initialization import random_variables, variable_shapes
 from stlm_jax.models.build import SAM_VARIANTS, build_sam
 from stlm_jax.pretraining import distil, images, quality, targets
 from stlm_jax.progress import ProgressLine, note
+from stlm_jax.weights import check_tree, read_npz
 
 ASSET = pathlib.Path(__file__).parent / "assets" / "demo_teacher.npz"
 TEACHER = "demo"
@@ -114,8 +116,11 @@ def pretrain(arguments, extractor) -> tuple[dict[str, np.ndarray], dict[str, Any
     begin = time.monotonic()
     training, held_out = draw_pools(arguments, extractor)
     model = build_sam(TEACHER)
-    shape = (1, arguments.size, arguments.size, 3)
-    variables = jax.jit(model.init)(jax.random.key(arguments.seed), np.zeros(shape, np.uint8))
+    if arguments.start:
+        variables = read_npz(arguments.start)
+        check_tree(arguments.start, variables, variable_shapes(model))
+    else:
+        variables = random_variables(model, jax.random.key(arguments.seed))
     encoder = distil.Schedule(
         arguments.epochs, arguments.batch_size, arguments.learning_rate, arguments.weight_decay
     )
@@ -126,7 +131,13 @@ def pretrain(arguments, extractor) -> tuple[dict[str, np.ndarray], dict[str, Any
         return ProgressLine(label, steps, items_per_step=schedule.batch_size).update
 
     variables = distil.train_encoder(
-        model, variables, training, encoder, arguments.seed, progress("encoder", encoder)
+        model,
+        variables,
+        training,
+        encoder,
+        arguments.seed,
+        progress("encoder", encoder),
+        arguments.centred_weight,
     )
     variables = distil.train_decoder(
         model,
@@ -154,12 +165,16 @@ def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=3500, help="size of the training pool")
     parser.add_argument("--size", type=int, default=256, help="pixels, a multiple of 64")
-    parser.add_argument("--epochs", type=float, default=6, help="of the encoder")
+    parser.add_argument("--epochs", type=float, default=12, help="of the encoder")
     parser.add_argument("--decoder-epochs", type=float, default=0.5)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="the cycle's peak")
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--whitening", type=float, default=0.5, help="0: PCA, 1: full")
+    parser.add_argument(
+        "--centred-weight", type=float, default=0.5, help="share of the loss inside images"
+    )
+    parser.add_argument("--start", help="an npz to go on from; default: random weights")
     parser.add_argument("--feature2", choices=distil.FEATURE_2, default="centred")
     parser.add_argument("--output", type=pathlib.Path, default=ASSET, help="the npz to write")
     arguments = parser.parse_args(command_line)

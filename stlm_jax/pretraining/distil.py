@@ -64,6 +64,11 @@ def cosine_loss(feature, target):
     return 1.0 - (l2_normalise(feature) * l2_normalise(target)).sum(-1).mean()
 
 
+def centred(feature):
+    """Less its mean over each image's positions, (N, h, w, C): what is unusual in the image."""
+    return feature - feature.mean((1, 2), keepdims=True)
+
+
 def batches(count: int, schedule: Schedule, seed: int):
     """Indices of each step's images: whole permutations, one after the other."""
     rng = np.random.default_rng(seed)
@@ -87,9 +92,20 @@ def _run(step, state, pool_size: int, schedule: Schedule, seed: int, inputs, rep
 
 
 def train_encoder(
-    model: Sam, variables: Variables, pool: Pool, schedule: Schedule, seed: int, report: Report
+    model: Sam,
+    variables: Variables,
+    pool: Pool,
+    schedule: Schedule,
+    seed: int,
+    report: Report,
+    centred_weight: float = 0.5,
 ) -> Variables:
-    """Variables whose feature 1 imitates `pool.targets`; the decoder's are as given."""
+    """Variables whose feature 1 imitates `pool.targets`; the decoder's are as given.
+
+    `centred_weight` is the share of the loss in which features and targets are compared after
+    their mean over the image is gone: what the image as a whole shows is learned soon, a small
+    thing in it that does not belong there is what STLM needs.
+    """
     optimiser = schedule.optimiser(len(pool.images))
 
     def loss_of(params, batch_stats, images, targets):
@@ -97,7 +113,11 @@ def train_encoder(
         (feature, _), updates = model.apply(
             {**everything, "batch_stats": batch_stats}, images, True, mutable=["batch_stats"]
         )
-        return cosine_loss(feature, targets), updates.get("batch_stats", {})
+        loss = cosine_loss(feature, targets)
+        if centred_weight:
+            inside = cosine_loss(centred(feature), centred(targets))
+            loss = (1 - centred_weight) * loss + centred_weight * inside
+        return loss, updates.get("batch_stats", {})
 
     @jax.jit
     def step(state, key, images, targets):
@@ -156,7 +176,7 @@ def feature_2_targets(pool: Pool, kind: str) -> np.ndarray:
     if kind == "deeper":
         return pool.deeper
     if kind == "centred":
-        return pool.targets - pool.targets.mean((1, 2), dtype=np.float32, keepdims=True)
+        return centred(pool.targets.astype(np.float32))
     if kind == "denoised":
         return pool.targets
     raise ValueError(f"feature 2 is one of {', '.join(FEATURE_2)}, not {kind!r}")
