@@ -1,6 +1,9 @@
 """Layers that SAM's, MobileSAM's and STLM's networks share."""
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -151,11 +154,28 @@ def _grouped_depthwise(x, kernel, stride):
     )
 
 
+_always_grouped = contextvars.ContextVar("always_grouped", default=False)
+
+
+@contextlib.contextmanager
+def grouped_depthwise() -> Iterator[None]:
+    """While it lasts, `DepthwiseConv` is traced as a grouped convolution for every platform.
+
+    For exports to formats that know no platforms. What was jitted before stays as it was traced.
+    """
+    token = _always_grouped.set(True)
+    try:
+        yield
+    finally:
+        _always_grouped.reset(token)
+
+
 class DepthwiseConv(nn.Module):
     """Depthwise convolution with torch's padding (kernel // 2).
 
     On CPU it is lowered to shifted multiply-adds: XLA's grouped convolution there is an order of
-    magnitude slower. Accelerators get the grouped convolution.
+    magnitude slower. Accelerators, and exports within `grouped_depthwise`, get the grouped
+    convolution.
     """
 
     kernel_size: int = 3
@@ -167,10 +187,12 @@ class DepthwiseConv(nn.Module):
         """(N, H, W, C) to (N, H/stride, W/stride, C)."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        stride = self.stride
+        x, kernel, stride = x.astype(self.dtype), kernel.astype(self.dtype), self.stride
+        if _always_grouped.get():
+            return _grouped_depthwise(x, kernel, stride)
         return lax.platform_dependent(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
+            x,
+            kernel,
             cpu=lambda a, b: _shifted_depthwise(a, b, stride),
             default=lambda a, b: _grouped_depthwise(a, b, stride),
         )

@@ -55,10 +55,13 @@ class Stlm(nn.Module):
           train: whether batch normalisation uses the batch.
         """
         pixels = normalise_pixels(image, self.encoderT.dtype)
-        embeddings = [self.encoderT(pixels, train), self.encoderS(pixels, train)]
-        feature1, feature2 = self.model(jnp.concatenate(embeddings))
-        count = image.shape[0]
-        plain = (feature1[:count], feature2[:count])
-        denoising = (feature1[count:], feature2[count:])
+        embeddings = jnp.stack([self.encoderT(pixels, train), self.encoderS(pixels, train)], 1)
+        # An image's two maps lie side by side: they stay on one device, and an export whose N is
+        # a symbol can take them apart again.
+        pairs = embeddings.shape  # (N, 2, h, w, C)
+        feature1, feature2 = self.model(embeddings.reshape(-1, *pairs[2:]))
+        feature1, feature2 = feature1.reshape(pairs), feature2.reshape(pairs)
+        plain = (feature1[:, 0], feature2[:, 0])
+        denoising = (feature1[:, 1], feature2[:, 1])
         anomaly_map = self.segmentation(aggregate(plain, denoising), train)
         return Prediction(plain, denoising, anomaly_map)

@@ -1,0 +1,83 @@
+"""A trained detector as one ONNX file, with preprocessing and scoring inside.
+
+`python -m conversion.to_onnx CKPT OUT.onnx` takes a run's category folder, a weights file or a
+published torch file. The graph is traced from the very function that evaluation calls: input
+`image` uint8 (N, S, S, 3), outputs `anomaly_map` float32 (N, S, S) and `anomaly_score` (N,).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from conversion.command_line import exit_status
+from conversion.export_arguments import export_parser, load_exportable
+from conversion.export_checks import AUROC
+from conversion.inference_function import OUTPUTS
+from conversion.run_images import calibration_images, run_records
+from stlm_jax.errors import UserError
+from stlm_jax.progress import note
+
+PRECISIONS = ("float32", "float16", "int8")
+
+
+def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace:
+    """The command line's values."""
+    parser = export_parser("to_onnx", "the .onnx to write")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare with the Flax model and write nothing that differs (default: yes)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="good images for int8; default: those that the run was trained on",
+    )
+    return parser.parse_args(command_line)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    try:
+        from conversion.onnx_export import export_onnx
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install 'stlm_jax[export]'") from None
+    trained = load_exportable(arguments)
+    is_int8 = arguments.precision == "int8"
+    found = export_onnx(
+        trained,
+        arguments.output,
+        arguments.precision,
+        arguments.verify,
+        calibration_images(trained, arguments.calibration) if is_int8 else None,
+        run_records(trained, "test") if is_int8 else (),
+    )
+    _report(arguments.output, arguments.precision, found)
+
+
+def _report(path: Path, precision: str, found: dict[str, float]) -> None:
+    note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {precision})")
+    if not found:
+        return
+    images = "calibration images with a square of noise" if precision == "int8" else "drawn images"
+    compared = ", ".join(f"{name} {found[name]:.1e}" for name in OUTPUTS)
+    note(f"relative L2 difference from the Flax model on {images}: {compared}")
+    if AUROC[0] in found:
+        losses = ", ".join(
+            f"{name} {found[name]:.4f} (loss {found[f'{name}_loss']:+.4f})" for name in AUROC
+        )
+        note(f"on the run's evaluation set: {losses}")
+    elif precision == "int8":
+        note("loss of AUROC: not measured, the evaluation set of the checkpoint is not here")
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Runs the command; the exit status."""
+    arguments = parse_arguments(command_line)
+    return exit_status(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

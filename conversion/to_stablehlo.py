@@ -1,0 +1,122 @@
+"""A trained detector as StableHLO, with its weights, for JAX on any platform and other readers.
+
+`python -m conversion.to_stablehlo CKPT OUT` writes what `jax.export.deserialize` reads back: the
+function that evaluation calls, image uint8 (N, S, S, 3) to map float32 (N, S, S) and score (N,),
+for any N. `OUT.json` beside it says what it is.
+"""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from conversion.command_line import exit_status
+from conversion.export_arguments import export_parser, load_exportable
+from conversion.export_checks import (
+    Run,
+    cpu_device,
+    differences,
+    drawn_images,
+    flax_run,
+    refuse_difference,
+)
+from conversion.inference_function import INPUT, OUTPUTS, describe, input_shape, make_inference_fn
+from stlm_jax.files import write_atomically
+from stlm_jax.progress import note
+from stlm_jax.trained import Trained
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-4  # relative L2
+
+
+def export_stablehlo(
+    trained: Trained, path: str | Path, platforms: Sequence[str] = PLATFORMS
+) -> dict[str, float]:
+    """Writes `path` and `path`.json, after a comparison on CPU where it runs there.
+
+    Args:
+      trained: the model; the function is made for `trained.config.image_size`.
+      path: the file.
+      platforms: those of `PLATFORMS` that it shall run on.
+
+    Returns:
+      By output, the relative L2 difference from the Flax function on drawn images; empty where
+      `platforms` lacks the CPU.
+
+    Raises:
+      UserError: the difference is more than `TOLERANCE`.
+    """
+    infer = functools.partial(make_inference_fn(trained), trained.variables)
+    (count,) = jax.export.symbolic_shape("N")
+    exported = jax.export.export(jax.jit(infer), platforms=platforms)(input_shape(trained, count))
+    content = bytes(exported.serialize())
+    found: dict[str, float] = {}
+    if "cpu" in platforms:
+        images = drawn_images(trained.config.image_size)
+        with jax.default_device(cpu_device()):
+            found = differences(flax_run(trained), read_stablehlo(content), images)
+        refuse_difference(path, found, TOLERANCE)
+    description = {
+        **describe(trained, "float32"),
+        "platforms": list(platforms),
+        "input": INPUT,
+        "outputs": list(OUTPUTS),
+    }
+    write_atomically(path, content)
+    write_atomically(f"{path}.json", json.dumps(description, indent=2) + "\n")
+    return found
+
+
+def read_stablehlo(content: bytes) -> Run:
+    """The function in a file's content."""
+    call = jax.jit(jax.export.deserialize(bytearray(content)).call)
+
+    def run(images):
+        anomaly_map, score = call(images)
+        return np.asarray(anomaly_map), np.asarray(score)
+
+    return run
+
+
+def _platforms(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in PLATFORMS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PLATFORMS)}")
+    return names
+
+
+def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace:
+    """The command line's values."""
+    parser = export_parser("to_stablehlo", "the file to write; OUTPUT.json goes beside it")
+    parser.add_argument(
+        "--platforms", type=_platforms, default=PLATFORMS, help="default: " + ",".join(PLATFORMS)
+    )
+    return parser.parse_args(command_line)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    trained = load_exportable(arguments)
+    found = export_stablehlo(trained, arguments.output, arguments.platforms)
+    size = arguments.output.stat().st_size / 1e6
+    note(f"wrote {arguments.output} ({size:.1f} MB, {', '.join(arguments.platforms)})")
+    if found:
+        compared = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
+        note(f"relative L2 difference from the Flax model on drawn images: {compared}")
+    else:
+        note("not compared with the Flax model: it is not for the CPU")
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Runs the command; the exit status."""
+    arguments = parse_arguments(command_line)
+    return exit_status(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
