@@ -38,6 +38,7 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.data_pipeline
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -29,8 +29,12 @@ def default() -> ml_collections.ConfigDict:
     c.data.csv = ""  # likewise, in place of all these: a table of images (data/folder_csv.py)
     c.data.rotation = ml_collections.ConfigDict()  # of training images, by category:
     c.data.rotation.default = "none"  # none | small: ±5° | right_angles: n · 90° ± 5°
+    c.data.geometry = "squash"  # published: to a square | pad: keep the shape, fill with 114
+    c.data.on_error = "raise"  # at a file that cannot be read | skip: leave it out and say so
+    c.data.cache_gib = 8.0  # of decoded training images in memory; others are decoded on the fly
     c.data.demo = False  # write the generated demo set to data.root first, where it is not there
-    c.data.texture_root = ""  # a folder of images (DTD); empty: scikit-image's photographs
+    c.data.texture_root = ""  # a folder of images (DTD); tfds:dtd, as TFDS has prepared it; empty:
+    # scikit-image's photographs
     c.data.texture_count = 256  # textures kept on the device, drawn from the folder by seed
 
     c.teacher = ml_collections.ConfigDict()
@@ -92,4 +96,5 @@ def default() -> ml_collections.ConfigDict:
 
     c.predict = ml_collections.ConfigDict()
     c.predict.input = ""  # an image or a folder of images
+    c.predict.tile = 0  # when positive, side of overlapping tiles in the image's own pixels
     return c

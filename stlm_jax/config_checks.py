@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from stlm_jax.data.geometry import GEOMETRIES
 from stlm_jax.errors import UserError
 from stlm_jax.metrics import check_names
 
@@ -27,12 +28,12 @@ _AT_LEAST_ZERO = (
     "optimizer.learning_rate", "optimizer.residual_learning_rate",
     "optimizer.head_learning_rate", "optimizer.weight_decay", "loss.cosine_weight",
     "loss.focal_weight", "loss.l1_weight", "loss.focal_gamma", "student.map_init_scale",
+    "data.cache_gib",
 )  # fmt: skip
 _BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum")
 _FRACTIONS = (
     "pseudo.clean_probability", "pseudo.beta_min", "pseudo.beta_max", "pseudo.perlin_threshold",
 )  # fmt: skip
-_ROTATIONS = ("none", "small", "right_angles")
 _FOLDER_KEYS = (
     "data.train_dir", "data.test_good_dir", "data.test_defect_dir", "data.mask_dir", "data.csv",
 )  # fmt: skip
@@ -58,8 +59,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.data.sources import SOURCES
+    from stlm_jax.dataset import ON_ERROR
     from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
     from stlm_jax.pseudo_anomaly import MAX_GRID_EXPONENT
+    from stlm_jax.rotation import POLICIES
 
     choices = {
         "dtype": ("float32", "bfloat16"),
@@ -67,9 +70,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         "student.encoder": tuple(ENCODERS),
         "student.init": ("random", "mobile_sam"),
         "data.source": tuple(SOURCES),
+        "data.geometry": GEOMETRIES,
+        "data.on_error": ON_ERROR,
     }
     values = flatten(config)
-    choices |= {key: _ROTATIONS for key in values if key.startswith("data.rotation.")}
+    choices |= {key: tuple(POLICIES) for key in values if key.startswith("data.rotation.")}
     for key, allowed in choices.items():
         if key in values and values[key] not in allowed:
             raise UserError(f"--config.{key}={values[key]}: must be one of {', '.join(allowed)}")
@@ -80,6 +85,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         (_AT_LEAST_ZERO, lambda v: v >= 0 and math.isfinite(v), "must be a number of 0 or more"),
         (_BELOW_ONE, lambda v: 0 <= v < 1, "must be at least 0 and below 1"),
         (_FRACTIONS, lambda v: 0 <= v <= 1, "must be in 0..1"),
+        (("predict.tile",), lambda v: v == 0 or v >= 32, "must be 0, or 32 or more"),
         (("image_size",), lambda v: v >= 32 and v % 16 == 0, "must be a multiple of 16 from 32 up"),
     ]
     for keys, accepts, requirement in rules:

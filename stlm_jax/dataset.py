@@ -6,11 +6,14 @@ import ml_collections
 
 from stlm_jax.data import problems
 from stlm_jax.data.demo import write_demo
+from stlm_jax.data.reading import Reading
 from stlm_jax.data.records import Record
 from stlm_jax.data.sources import ALL, open_source
 from stlm_jax.data.textures import texture_files
 from stlm_jax.errors import UserError
 from stlm_jax.progress import note
+
+RAISE, SKIP = ON_ERROR = ("raise", "skip")
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
@@ -72,7 +75,12 @@ def split_of(config: ml_collections.ConfigDict, category: str, split: str) -> li
 
 def skips(config: ml_collections.ConfigDict) -> bool:
     """Whether images that cannot be read are left out."""
-    return config.data.get("on_error") == "skip"
+    return config.data.on_error == SKIP
+
+
+def reading(config: ml_collections.ConfigDict) -> Reading:
+    """How the images are read."""
+    return Reading(config.image_size, config.data.geometry, skips(config))
 
 
 def _place(config: ml_collections.ConfigDict) -> str:

@@ -1,17 +1,19 @@
 """Evaluation of every category's last checkpoint on its test split."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
 from stlm_jax import dataset, metrics, run_info, tables
-from stlm_jax.data.images import load_images, load_masks
+from stlm_jax.data.images import load_images, load_masks, resize_map
+from stlm_jax.data.reading import View
 from stlm_jax.data.records import Record
 from stlm_jax.errors import UserError
 from stlm_jax.panels import write_panels
-from stlm_jax.predictor import Predictor
+from stlm_jax.predictor import Found, Predictor
 from stlm_jax.progress import ProgressLine, note
 from stlm_jax.settings import Settings
 
@@ -63,31 +65,49 @@ def _evaluate_category(
     records: list[Record],
     workdir: Path,
 ) -> dict[str, float]:
-    size = config.image_size
-    progress = ProgressLine(f"evaluate {category}", len(records), unit="image")
-    batches = list(
-        predictor(
-            len(records),
-            lambda first, last: load_images(records[first:last], size),
-            progress.update,
-        )
-    )
-    progress.close()
-    found = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    masks = load_masks(records, size)
+    records, found = _find(config, predictor, category, records)
+    masks = load_masks(records, config.image_size)
     labels = np.array([record.label for record in records])
     known = np.array([record.has_truth for record in records])
     if not known.all():
         note(f"{category}: pixel metrics leave out {(~known).sum()} defective images without masks")
     values: dict[str, float] = {}
-    for suffix in ("", WITHOUT_FA):
-        part = _measure(
-            config.evaluate.metrics, found[f"map{suffix}"], masks, found[f"score{suffix}"],
-            labels, known,
-        )  # fmt: skip
+    by_kind = {
+        "": (found.map, found.score),
+        WITHOUT_FA: (found.map_without_fa, found.score_without_fa),
+    }
+    for suffix, (maps, scores) in by_kind.items():
+        part = _measure(config.evaluate.metrics, maps, masks, scores, labels, known)
         values |= {f"{name}{suffix}": value for name, value in part.items()}
     _write_panels(config, records, masks, found, workdir / RESULTS / "panels")
     return values
+
+
+def _find(
+    config: ml_collections.ConfigDict, predictor: Predictor, category: str, records: list[Record]
+) -> tuple[list[Record], Found]:
+    """The records whose images can be read, and what the model says of them, stacked.
+
+    Maps are (N, S, S), S = `config.image_size`, of the whole image, whatever its shape.
+    """
+    kept: list[Record] = []
+
+    def views() -> Iterator[View]:
+        for index, view in dataset.reading(config).views([record.image for record in records]):
+            kept.append(records[index])
+            yield view
+
+    progress = ProgressLine(f"evaluate {category}", len(records), unit="image")
+    size = (config.image_size,) * 2
+    found = []
+    for one in predictor(views()):
+        whole = resize_map(one.map, size), resize_map(one.map_without_fa, size)
+        found.append(one._replace(map=whole[0], map_without_fa=whole[1]))
+        progress.update(len(found))
+    progress.close()
+    if not found:
+        raise UserError(f"{category}: none of {len(records)} images to test on can be read")
+    return kept, Found._make(np.stack(column) for column in zip(*found, strict=True))
 
 
 def _measure(
@@ -117,7 +137,7 @@ def _write_panels(
     config: ml_collections.ConfigDict,
     records: list[Record],
     masks: np.ndarray,
-    found: dict[str, np.ndarray],
+    found: Found,
     directory: Path,
 ) -> None:
     """Panels of images spread evenly over the split, so that every defect has its share."""
@@ -133,9 +153,9 @@ def _write_panels(
                 directory,
                 load_images(picked, config.image_size),
                 masks[indices] if has_truth else None,
-                found["map"][indices],
+                found.map[indices],
                 [f"{record.category}/{record.defect}/{record.image.stem}" for record in picked],
-                found["score"][indices].tolist(),
+                found.score[indices].tolist(),
             )
         except UserError as error:  # the pictures need an optional library, the numbers do not
             note(f"no panels: {error}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from stlm_jax.models.segmentation import cosine_distance_map, upsample_map
 from stlm_jax.models.stlm import Stlm
@@ -14,6 +15,12 @@ def image_score(anomaly_map, top_k: int):
     """Mean of the `top_k` largest pixels of each map: (N, H, W) to (N,) float32."""
     flat = anomaly_map.reshape(anomaly_map.shape[0], -1)  # (N, H*W)
     return jax.lax.top_k(flat, min(top_k, flat.shape[1]))[0].mean(-1)
+
+
+def mean_of_largest(values: np.ndarray, top_k: int) -> np.ndarray:
+    """`image_score` of one map of any shape, on the host."""
+    count = min(top_k, values.size)
+    return np.partition(values, -count, axis=None)[-count:].mean()
 
 
 def make_predict_fn(config: ml_collections.ConfigDict, model: Stlm) -> Callable:

@@ -5,23 +5,17 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from stlm_jax import run_info
-from stlm_jax.data.images import read_image, resize_map
 from stlm_jax.data.layout import list_images
 from stlm_jax.data.sources import ALL
 from stlm_jax.errors import UserError
 from stlm_jax.evaluate import RESULTS
 from stlm_jax.files import write_atomically
+from stlm_jax.finding import find_in_squares, find_in_tiles
 from stlm_jax.predictor import Predictor
 from stlm_jax.progress import ProgressLine, note
 from stlm_jax.settings import Settings
 from stlm_jax.trained import CHECKPOINTS
-
-_OVERLAY_COLOUR = np.array([255.0, 0.0, 64.0])
-_OVERLAY_OPACITY = 0.6  # where the map is 1
 
 
 def predict(settings: Settings) -> list[dict[str, str | float]]:
@@ -53,22 +47,18 @@ def predict(settings: Settings) -> list[dict[str, str | float]]:
     directory = workdir / RESULTS / "predict" / category
     predictor = Predictor(config)
     predictor.load(workdir / category)
-    progress = ProgressLine(f"predict {category}", len(paths), unit="image")
     names = _unique_stems(paths)
-    batches = predictor(
-        len(paths),
-        lambda first, last: np.stack([read_image(p, config.image_size) for p in paths[first:last]]),
-        progress.update,
-    )
+    finder = find_in_tiles if config.predict.tile else find_in_squares
+    progress = ProgressLine(f"predict {category}", len(paths), unit="image")
     rows: list[dict[str, str | float]] = []
-    for batch in batches:
-        for index, anomaly_map in enumerate(batch["map"]):
-            path, name = paths[len(rows)], names[len(rows)]
-            row: dict[str, str | float] = {"image": str(path)}
-            row |= {k: float(batch[k][index]) for k in ("score", "score_without_fa")}
-            row.update(_write_pictures(directory, name, path, anomaly_map))
-            rows.append(row)
+    for index, (pictures, scores) in finder(config, predictor, paths):
+        rows.append(
+            {"image": str(paths[index]), **scores, **pictures.save(directory, names[index])}
+        )
+        progress.update(index + 1)
     progress.close()
+    if not rows:
+        raise UserError(f"config.predict.input={config.predict.input}: no image can be read")
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -100,20 +90,6 @@ def input_images(name: str) -> list[Path]:
     if not images:
         raise UserError(f"config.predict.input={name}: the folder holds no image")
     return images
-
-
-def _write_pictures(directory: Path, name: str, path: Path, values: np.ndarray) -> dict[str, str]:
-    image = read_image(path, None)
-    full = np.clip(resize_map(values, image.shape[:2]), 0.0, 1.0)
-    opacity = _OVERLAY_OPACITY * full[..., None]
-    overlay = np.rint(image * (1 - opacity) + _OVERLAY_COLOUR * opacity).astype(np.uint8)
-    pictures = {"map": np.rint(full * 65535).astype(np.uint16), "overlay": overlay}
-    written = {}
-    for kind, pixels in pictures.items():
-        content = io.BytesIO()
-        Image.fromarray(pixels).save(content, "PNG")
-        written[kind] = str(write_atomically(directory / f"{name}_{kind}.png", content.getvalue()))
-    return written
 
 
 def _unique_stems(paths: list[Path]) -> list[str]:

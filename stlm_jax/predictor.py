@@ -1,13 +1,17 @@
 """Anomaly maps and scores of many images by a trained model, batch by batch."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 
-from stlm_jax.inference_step import make_predict_fn
+from stlm_jax.data.geometry import Box
+from stlm_jax.data.reading import View
+from stlm_jax.inference_step import make_predict_fn, mean_of_largest
 from stlm_jax.models.build import build_stlm
 from stlm_jax.train_state import TrainState, abstract_train_state
 from stlm_jax.trained import CHECKPOINTS, restore
@@ -19,6 +23,22 @@ def state_template(config: ml_collections.ConfigDict) -> TrainState:
     return abstract_train_state(config, build_stlm(config))
 
 
+class Found(NamedTuple):
+    """What a model says of an image.
+
+    Attributes:
+        map: (h, w) float32, of the image as it lies in the square, without padding.
+        map_without_fa: likewise.
+        score: mean of the largest pixels of `map`.
+        score_without_fa: likewise of `map_without_fa`.
+    """
+
+    map: np.ndarray
+    map_without_fa: np.ndarray
+    score: np.ndarray
+    score_without_fa: np.ndarray
+
+
 class Predictor:
     """One compiled prediction for all categories of a run."""
 
@@ -27,7 +47,7 @@ class Predictor:
         self._config, self._model = config, build_stlm(config)
         self._template = abstract_train_state(config, self._model)
         self._batch_size = config.evaluate.batch_size
-        self._size = config.image_size
+        self._size, self._top_k = config.image_size, config.evaluate.score_top_k
         self._predict = jax.jit(make_predict_fn(config, self._model), static_argnums=2)
         self._variables = None
 
@@ -50,27 +70,26 @@ class Predictor:
         self._variables = jax.device_put(variables)
         return step
 
-    def __call__(
-        self,
-        count: int,
-        read: Callable[[int, int], np.ndarray],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Predict `count` images, a batch at a time.
+    def __call__(self, views: Iterable[View]) -> Iterator[Found]:
+        """Predict images, in order, a batch at a time.
 
         Args:
-            count: number of images.
-            read: `read(first, last)` gives images `first` to `last - 1` as uint8 (n, S, S, 3),
-                S = `config.image_size`.
-            progress: called with the number of images done.
-
-        Yields:
-            `map` and `map_without_fa` (n, S, S), `score` and `score_without_fa` (n,), float32.
+            views: as `stlm_jax.data.reading` gives them, of side `config.image_size`.
         """
-        for first in range(0, count, self._batch_size):
-            images = read(first, min(first + self._batch_size, count))
+        following = iter(views)
+        while batch := list(itertools.islice(following, self._batch_size)):
+            images = np.stack([view.pixels for view in batch])
             padding = self._batch_size - len(images)  # one compiled shape, the last batch too
             padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
             result = self._predict(self._variables, padded, (self._size, self._size))
-            yield {name: value[: len(images)] for name, value in jax.device_get(result).items()}
-            progress(first + len(images))
+            host = jax.device_get(result)
+            for index, view in enumerate(batch):
+                found = Found(*(host[name][index] for name in Found._fields))
+                yield self._of_content(found, view.box)
+
+    def _of_content(self, found: Found, box: Box) -> Found:
+        """What was found in the image itself, where there is padding around it."""
+        if found.map.shape == box.shape:
+            return found
+        maps = box.of(found.map), box.of(found.map_without_fa)
+        return Found(*maps, *(mean_of_largest(values, self._top_k) for values in maps))

@@ -27,7 +27,8 @@ _LIBRARIES = (
 _FREE_GROUPS = ("evaluate", "predict", "log", "checkpoint")
 _FREE_KEYS = (
     "data.root", "data.categories", "data.demo", "data.train_dir", "data.test_good_dir",
-    "data.test_defect_dir", "data.mask_dir", "data.csv", "train.steps", "train.epochs",
+    "data.test_defect_dir", "data.mask_dir", "data.csv", "data.on_error",
+    "data.cache_gib", "train.steps", "train.epochs",
 )  # fmt: skip
 
 

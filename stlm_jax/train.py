@@ -12,8 +12,8 @@ import numpy as np
 
 from stlm_jax import dataset, run_info
 from stlm_jax.checkpoint import Checkpoints, Restored
-from stlm_jax.data.images import load_images
-from stlm_jax.data.pipeline import TrainLoader
+from stlm_jax.data.cache import GIB, ImageCache
+from stlm_jax.data.pipeline import TrainLoader, shard
 from stlm_jax.data.records import Record
 from stlm_jax.data.textures import read_texture_bank
 from stlm_jax.errors import UserError
@@ -96,7 +96,11 @@ class Trainer:
         teacher, self._teacher_variables = load_teacher(config)
         data = config.data
         bank = read_texture_bank(
-            data.texture_root, data.texture_count, config.image_size, config.seed
+            data.texture_root,
+            data.texture_count,
+            config.image_size,
+            config.seed,
+            dataset.skips(config),
         )
         self._textures = jax.device_put(bank)
         step = make_train_step(config, self.model, teacher)
@@ -118,13 +122,16 @@ class Trainer:
         """Train one category from `restored` (or from the start) to step `total`."""
         config = self.config
         key = category_key(config.seed, category)
+        images = self._images(category, records)
         loader = TrainLoader(
-            load_images(records, config.image_size),
+            images,
             batch_size=config.train.batch_size,
             seed=config.seed,
+            processes=jax.process_count(),
+            transfer=jax.device_put,
         )
         if restored is None:
-            state, start = create_train_state(config, self.model, key), 0
+            state, start = create_train_state(config, self.model, key, category), 0
         else:
             state, start = restored.state, restored.step
             loader.set_state(restored.data)
@@ -134,6 +141,25 @@ class Trainer:
         state = jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype, copy=True), state)
         with MetricWriter(folder, start) as writer, StopRequest() as stop:
             _Loop(self, category, total, loader, checkpoints, writer, stop).run(state, start)
+
+    def _images(self, category: str, records: list[Record]) -> ImageCache:
+        """This process's images, decoded as far as `config.data.cache_gib` goes."""
+        config = self.config
+        own = shard(records, jax.process_index(), jax.process_count())
+        progress = ProgressLine(f"read {category}", len(own), unit="image")
+        images = ImageCache(
+            [record.image for record in own],
+            dataset.reading(config),
+            config.data.cache_gib * GIB,
+            progress.update,
+        )
+        progress.close()
+        if images.kept < len(images):
+            note(
+                f"{category}: config.data.cache_gib={config.data.cache_gib:g} holds {images.kept} "
+                f"of {len(images)} images, the others are decoded on the fly"
+            )
+        return images
 
 
 class _Loop:

@@ -11,6 +11,7 @@ from flax import struct
 from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.optimizer import make_optimizer
+from stlm_jax.rotation import policy_numbers
 from stlm_jax.weights import initial_student
 
 
@@ -22,7 +23,8 @@ class TrainState(struct.PyTreeNode):
       params: the student's parameters.
       batch_stats: its running statistics.
       opt_state: moments, and the optimisers' hyperparameters as arrays.
-      hyper: loss weights, γ and the numbers of the pseudo-anomalies, each an array.
+      hyper: loss weights, γ and the numbers of the pseudo-anomalies and of the rotation, each an
+        array.
       key: uint32 data of the run's key; a step uses `fold_in(key, step)`.
     """
 
@@ -42,21 +44,23 @@ class TrainState(struct.PyTreeNode):
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
 
 
-def hyperparameters(config: ml_collections.ConfigDict) -> dict[str, jax.Array]:
+def hyperparameters(config: ml_collections.ConfigDict, category: str = "") -> dict[str, jax.Array]:
     """The numbers of `config.loss` and `config.pseudo` as arrays, float32 or int32.
 
-    `decay_steps` of `config.optimizer` is among them; the rates are in the optimiser's state.
+    Those of the category's rotation are among them, and `decay_steps` of `config.optimizer`; the
+    rates are in the optimiser's state.
     """
     decay_steps = config.optimizer.decay_steps
     numbers = {**config.loss, **config.pseudo, "decay_steps": decay_steps}
-    return {
+    arrays = {
         name: jnp.asarray(value, jnp.int32 if name.endswith("exponent") else jnp.float32)
         for name, value in numbers.items()
     }
+    return arrays | policy_numbers(config.data.rotation, category)
 
 
 def create_train_state(
-    config: ml_collections.ConfigDict, model: Stlm, key: jax.Array
+    config: ml_collections.ConfigDict, model: Stlm, key: jax.Array, category: str = ""
 ) -> TrainState:
     """The state before the first step.
 
@@ -64,12 +68,14 @@ def create_train_state(
       config: the run's configuration.
       model: the student.
       key: typed key; the weights and the training draw from parts of it.
+      category: whose images are rotated as `config.data.rotation` says.
 
     Raises:
       UserError: `config.student.checkpoint` does not fit the student.
     """
     weights_key, training_key = jax.random.split(key)
-    return _first_state(config, initial_student(config, model, weights_key), training_key)
+    variables = initial_student(config, model, weights_key)
+    return _first_state(config, variables, training_key, category)
 
 
 def abstract_train_state(config: ml_collections.ConfigDict, model: Stlm) -> TrainState:
@@ -80,12 +86,12 @@ def abstract_train_state(config: ml_collections.ConfigDict, model: Stlm) -> Trai
     )
 
 
-def _first_state(config, variables, key) -> TrainState:
+def _first_state(config, variables, key, category="") -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=make_optimizer(config.optimizer).init(variables["params"]),
-        hyper=hyperparameters(config),
+        hyper=hyperparameters(config, category),
         key=jax.random.key_data(key),
     )

@@ -13,6 +13,7 @@ from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.optimizer import make_optimizer, rate_factor
 from stlm_jax.pseudo_anomaly import pseudo_batch
+from stlm_jax.rotation import rotate_batch
 from stlm_jax.train_state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -58,19 +59,14 @@ def teacher_features(teacher: Sam, variables: Any, pseudo, clean) -> TeacherFeat
     return tuple(x[:count] for x in levels), tuple(x[count:] for x in levels)
 
 
-def make_update(config: ml_collections.ConfigDict, model: Stlm, teacher: Sam | None) -> Callable:
-    """Makes `update(state, teacher_variables, clean, pseudo, mask) -> (state, metrics)`.
+def make_gradient_fn(model: Stlm) -> Callable:
+    """Makes `gradients(state, targets, pseudo, mask) -> (gradients, batch_stats, metrics)`.
 
-    It is the part of the step behind the pseudo-anomalies: clean and pseudo are (N, H, W, 3) in
-    0..255, mask is (N, H, W).
+    `targets` are `teacher_features`, or None; pseudo is (N, H, W, 3) in 0..255, mask (N, H, W).
+    The gradients are those of the parameters, the running statistics those after the batch.
     """
-    optimizer = make_optimizer(config.optimizer)
 
-    def update(state: TrainState, teacher_variables, clean, pseudo, mask):
-        targets = None
-        if teacher is not None:
-            targets = teacher_features(teacher, teacher_variables, pseudo, clean)
-
+    def gradients(state: TrainState, targets: TeacherFeatures | None, pseudo, mask):
         def objective(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             prediction, changed = model.apply(
@@ -79,17 +75,44 @@ def make_update(config: ml_collections.ConfigDict, model: Stlm, teacher: Sam | N
             terms = loss_terms(prediction, targets, mask, state.hyper)
             return terms["loss"], (terms, changed["batch_stats"])
 
-        gradients, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+        found, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+        return found, batch_stats, {**metrics, "gradient_norm": optax.global_norm(found)}
+
+    return gradients
+
+
+def make_apply_fn(config: ml_collections.ConfigDict) -> Callable:
+    """Makes `apply(state, gradients, batch_stats) -> state`, the optimisers' part of a step."""
+    optimizer = make_optimizer(config.optimizer)
+
+    def apply(state: TrainState, gradients, batch_stats) -> TrainState:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         factor = rate_factor(state.step, state.hyper["decay_steps"])
         updates = jax.tree.map(lambda leaf: leaf * factor, updates)
-        state = state.replace(
+        return state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return state, {**metrics, "gradient_norm": optax.global_norm(gradients)}
+
+    return apply
+
+
+def make_update(config: ml_collections.ConfigDict, model: Stlm, teacher: Sam | None) -> Callable:
+    """Makes `update(state, teacher_variables, clean, pseudo, mask) -> (state, metrics)`.
+
+    It is the part of the step behind the pseudo-anomalies: clean and pseudo are (N, H, W, 3) in
+    0..255, mask is (N, H, W).
+    """
+    gradient_fn, apply = make_gradient_fn(model), make_apply_fn(config)
+
+    def update(state: TrainState, teacher_variables, clean, pseudo, mask):
+        targets = None
+        if teacher is not None:
+            targets = teacher_features(teacher, teacher_variables, pseudo, clean)
+        gradients, batch_stats, metrics = gradient_fn(state, targets, pseudo, mask)
+        return apply(state, gradients, batch_stats), metrics
 
     return update
 
@@ -107,7 +130,7 @@ def make_train_step(
     update = make_update(config, model, teacher)
 
     def step(state, teacher_variables, batch, key):
-        clean = batch["image"]
+        clean = rotate_batch(key, batch["image"], state.hyper)
         sample = pseudo_batch(key, clean, batch["textures"], state.hyper)
         state, metrics = update(state, teacher_variables, clean, sample.image, sample.mask)
         return state, {**metrics, "anomalous": sample.mask.mean()}

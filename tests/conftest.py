@@ -30,3 +30,17 @@ def relative_error(actual, expected):
 @pytest.fixture(name="relative_error", scope="session")
 def relative_error_fixture():
     return relative_error
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`."""
+    from miniature import write_config, write_dataset
+
+    from stlm_jax.main import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    write_dataset(folder / "data")
+    config = write_config(folder / "tiny.py", folder / "data")
+    assert main(["main", f"--config={config}", f"--workdir={folder / 'run'}"]) == 0
+    return folder

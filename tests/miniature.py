@@ -17,6 +17,7 @@ def get_config():
     c.data.root = {root!r}
     c.data.categories = {categories!r}
     c.data.texture_count = 4
+    c.data.rotation.ring = "small"
     c.teacher.name = "vit_tiny"
     c.teacher.checkpoint = "random"
     c.student.encoder = "tiny_vit_test"

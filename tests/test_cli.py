@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from miniature import CATEGORIES, write_config, write_dataset
+from miniature import CATEGORIES, write_config
 from PIL import Image
 
 from stlm_jax import run_info
@@ -25,13 +25,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`."""
-    folder = tmp_path_factory.mktemp("cli")
-    write_dataset(folder / "data")
-    write_config(folder / "tiny.py", folder / "data")
-    assert main(command(folder)) == 0
-    return folder
+def place(finished_run):
+    return finished_run
 
 
 def command(place, *arguments, workdir="run"):
@@ -123,6 +118,32 @@ def test_prediction_of_a_folder(place, capsys):
     assert f"{rows[0]['score']:.4f}" in capsys.readouterr().out
 
 
+def test_prediction_in_tiles_leaves_out_what_cannot_be_read(place, tmp_path, capsys):
+    big = np.random.default_rng(0).integers(90, 110, (150, 400, 3), dtype=np.uint8)
+    Image.fromarray(big).save(tmp_path / "big one.png")
+    (tmp_path / "broken.png").write_bytes(b"")
+    options = ["--mode=predict", f"--config.predict.input={tmp_path}", "--config.predict.tile=100"]
+    options += ["--config.data.categories=ring", "--config.data.on_error=skip"]
+    assert main(command(place, *options)) == 0
+    (row,) = json.loads((place / "run/results/predict/ring/scores.json").read_text())
+    assert pathlib.Path(row["image"]).name == "big one.png" and 0 <= row["score"] <= 1
+    with Image.open(row["map"]) as map_, Image.open(row["overlay"]) as overlay:
+        assert map_.size == overlay.size == (400, 150)
+        largest = np.sort(np.asarray(map_).ravel())[-100:].mean() / 65535
+    assert largest == pytest.approx(row["score"], abs=1e-4)
+    printed = capsys.readouterr().err
+    assert "left out: cannot read" in printed and "1 of 2 images were left out" in printed
+
+
+def test_a_category_is_trained_with_its_rotation(place):
+    degrees = {}
+    for category in CATEGORIES:
+        with Checkpoints(place / "run" / category / "checkpoints", read_only=True) as checkpoints:
+            state = checkpoints.restore(state_template(parse(command(place)).config)).state
+        degrees[category] = float(state.hyper["rotation_degrees"])
+    assert degrees == {"disc": 0.0, "ring": 5.0}
+
+
 # --- errors of the command line ---
 
 
@@ -145,6 +166,10 @@ def test_prediction_of_a_folder(place, capsys):
         (["--config.dtype=float16"], r"dtype=float16: must be one of float32, bfloat16"),
         (["--config.teacher.name=vit_x"], r"teacher\.name=vit_x: must be one of .*vit_h"),
         (["--config.student.encoder=x"], r"student\.encoder=x: must be one of .*tiny_vit_5m"),
+        (["--config.data.geometry=crop"], r"geometry=crop: must be one of squash, pad"),
+        (["--config.data.on_error=stop"], r"on_error=stop: must be one of raise, skip"),
+        (["--config.data.cache_gib=-1"], r"cache_gib=-1\.0: must be a number of 0 or more"),
+        (["--config.predict.tile=16"], r"predict\.tile=16: must be 0, or 32 or more"),
         (["--config.image_size=100"], r"image_size=100: must be a multiple of 16"),
         (["--config.evaluate.metrics=aupro,x"], r"evaluate\.metrics: unknown metric 'x'"),
         (["--config.data.categories="], r"data\.categories=.*must be names separated by commas"),
@@ -236,6 +261,13 @@ def test_an_unreadable_image_is_named_and_the_checkpoint_stays(place, capsys):
     status = main(command(place, *options, "--mode=evaluate"))
     one_line_of_error(capsys, status, r"cannot read .*disc/test/spot/001\.png")
     assert restored_step(place, "run") == 6
+    capsys.readouterr()
+    skipping = [*options, "--config.data.on_error=skip", "--config.evaluate.panels=0"]
+    shutil.copytree(place / "run", place / "skipped")
+    assert main(command(place, *skipping, "--mode=evaluate", workdir="skipped")) == 0
+    assert "1 of 5 images were left out" in capsys.readouterr().err
+    status = main(command(place, *skipping, "--config.train.steps=9", workdir="skipped"))
+    one_line_of_error(capsys, status, r"data order .*'images': 5.* does not fit .*'images': 4")
 
 
 def test_a_changed_training_key_is_refused_with_both_values(place, capsys):

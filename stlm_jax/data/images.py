@@ -1,17 +1,25 @@
 """Image files to arrays, and ground-truth files to masks."""
 
+import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from stlm_jax.data.records import Record
+from stlm_jax.data.stored import StoredFile
+from stlm_jax.data.threads import in_threads
 from stlm_jax.errors import UserError
 
+# PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
 Progress = Callable[[int], None]  # called with the number of images done
-StrPath = str | os.PathLike[str]
+ImageFile = str | os.PathLike[str] | StoredFile
+T = TypeVar("T")
 MOST_CLASSES = 32  # a mask without larger values holds numbers of defect classes
 
 
@@ -19,10 +27,14 @@ class ImageError(UserError):
     """A file that cannot be read as an image; the text names it."""
 
 
-def _open(path: StrPath) -> Image.Image:
+def _open(path: ImageFile) -> Image.Image:
     """Decode the first frame, upright."""
-    with Image.open(path) as image:
+    with Image.open(_content(path)) as image:
         return ImageOps.exif_transpose(image)
+
+
+def _content(path: ImageFile) -> str | os.PathLike[str] | io.BytesIO:
+    return io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path
 
 
 def _values(image: Image.Image) -> np.ndarray:
@@ -50,23 +62,51 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _guarded(path: StrPath, read: Callable[[], np.ndarray]) -> np.ndarray:
+def _guarded(path: ImageFile, read: Callable[[], T]) -> T:
     # Decoders of damaged files raise a dozen unrelated types, from SyntaxError to struct.error.
     try:
         return read()
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist: check the path") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path} is too large or a decompression bomb ({str(error).split(', ')[0]}, PIL's): "
+            "cut it into smaller images"
+        ) from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"cannot read {path} as an image ({reason}): replace the file") from error
 
 
-def read_image(path: StrPath, size: int | None) -> np.ndarray:
-    """An image as RGB.
+def open_rgb(path: ImageFile) -> Image.Image:
+    """An image file, decoded to RGB.
 
     EXIF orientation is applied; of several frames the first counts; palettes and CMYK are
     converted; transparent pixels are laid over black; 16-bit and float grey values are scaled from
     the file's own minimum and maximum to 0..255 (a constant image becomes black).
+
+    Raises:
+        ImageError: when the file is missing, no image, damaged, or larger than PIL's limit.
+    """
+    return _guarded(path, lambda: _to_rgb(_open(path)))
+
+
+def mode_of(path: ImageFile) -> str:
+    """What PIL calls the kind of a file's pixels, such as `RGB` or `I;16`; decodes none.
+
+    Raises:
+        ImageError: as `open_rgb`.
+    """
+
+    def read() -> str:
+        with Image.open(_content(path)) as image:
+            return image.mode
+
+    return _guarded(path, read)
+
+
+def read_image(path: ImageFile, size: int | None) -> np.ndarray:
+    """An image as `open_rgb` decodes it.
 
     Args:
         path: the file.
@@ -76,19 +116,15 @@ def read_image(path: StrPath, size: int | None) -> np.ndarray:
         (size, size, 3) or (H, W, 3) uint8, resized bilinearly by PIL as in the published code.
 
     Raises:
-        ImageError: when the file is missing, no image, damaged, or larger than PIL's limit.
+        ImageError: as `open_rgb`.
     """
-
-    def read() -> np.ndarray:
-        image = _to_rgb(_open(path))
-        if size is not None:
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        return np.array(image)
-
-    return _guarded(path, read)
+    image = open_rgb(path)
+    if size is not None:
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(image)
 
 
-def read_mask(path: StrPath | Sequence[StrPath], size: int | None) -> np.ndarray:
+def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.ndarray:
     """A ground-truth file, or the union of several, as a binary mask.
 
     A pixel is anomalous where it reaches half of the file's own maximum, so that 0/255, 16-bit and
@@ -104,9 +140,9 @@ def read_mask(path: StrPath | Sequence[StrPath], size: int | None) -> np.ndarray
         (size, size) or (H, W) uint8 in {0, 1}.
 
     Raises:
-        ImageError: as `read_image`; several files differ in size.
+        ImageError: as `open_rgb`; several files differ in size.
     """
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    paths = [path] if isinstance(path, (str, os.PathLike, StoredFile)) else list(path)
     masks = [mask_of(read_mask_values(p)) for p in paths]
     for other, mask in zip(paths, masks, strict=True):
         if mask.shape != masks[0].shape:
@@ -119,11 +155,11 @@ def read_mask(path: StrPath | Sequence[StrPath], size: int | None) -> np.ndarray
     return (np.asarray(resized) >= 0.5).astype(np.uint8)
 
 
-def read_mask_values(path: StrPath) -> np.ndarray:
+def read_mask_values(path: ImageFile) -> np.ndarray:
     """The values of a ground truth's pixels, (H, W) float32; of a palette's colours 0 or 1.
 
     Raises:
-        ImageError: as `read_image`.
+        ImageError: as `open_rgb`.
     """
 
     def read() -> np.ndarray:
@@ -173,12 +209,7 @@ def load_images(
         ImageError: for the first image that cannot be read.
     """
     out = np.empty((len(records), size, size, 3), np.uint8)
-    with ThreadPoolExecutor() as pool:
-        try:
-            return _fill(out, pool.map(lambda r: read_image(r.image, size), records), progress)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    return _fill(out, in_threads(lambda r: read_image(r.image, size), records), progress)
 
 
 def load_masks(records: Sequence[Record], size: int) -> np.ndarray:
@@ -209,5 +240,7 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An anomaly map (h, w) float32 to `size` = (height, width), bilinearly."""
+    if values.shape == size:
+        return values
     to = (size[1], size[0])
     return np.asarray(Image.fromarray(values).resize(to, Image.Resampling.BILINEAR))

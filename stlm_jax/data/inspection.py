@@ -2,22 +2,21 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from stlm_jax.data.images import (
     ImageError,
     holds_class_numbers,
     mask_of,
+    mode_of,
     read_image,
     read_mask_values,
 )
 from stlm_jax.data.problems import Problem, is_used
-from stlm_jax.data.records import Record
+from stlm_jax.data.records import File, Record
+from stlm_jax.data.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,11 @@ def inspect_all(
         skip: whether a run leaves out images that it cannot read.
         progress: called with the number of records done.
     """
-    with ThreadPoolExecutor() as pool:
-        try:
-            facts = []
-            for found in pool.map(lambda record: inspect(record, skip), records):
-                facts.append(found)
-                progress(len(facts))
-            return facts
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    facts = []
+    for found in in_threads(lambda record: inspect(record, skip), records):
+        facts.append(found)
+        progress(len(facts))
+    return facts
 
 
 def inspect(record: Record, skip: bool = False) -> Facts:
@@ -67,8 +61,7 @@ def inspect(record: Record, skip: bool = False) -> Facts:
         return Facts(record)
     try:
         pixels = read_image(record.image, None)
-        with Image.open(record.image) as image:
-            mode = image.mode
+        mode = mode_of(record.image)
     except ImageError as error:
         return Facts(record, problems=[_unreadable(error, is_used(record) and not skip)])
     height, width = pixels.shape[:2]
@@ -78,7 +71,7 @@ def inspect(record: Record, skip: bool = False) -> Facts:
 
 def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
     """Images of a test split whose pixels are those of a training or validation image."""
-    seen: dict[tuple[str, str], Path] = {}
+    seen: dict[tuple[str, str], File] = {}
     for found in facts:
         if found.digest and found.record.split in ("train", "validation"):
             seen.setdefault((found.record.category, found.digest), found.record.image)

@@ -1,7 +1,7 @@
-"""Training batches: an endless, seeded, resumable stream over images held in memory."""
+"""Training batches: an endless, seeded, resumable stream over images, prefetched by Grain."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import grain
 import numpy as np
@@ -11,10 +11,32 @@ from stlm_jax.errors import UserError
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
-class _Images:
-    """Grain's random-access source over an array of images."""
+T = TypeVar("T")
 
-    def __init__(self, images: np.ndarray):
+
+class Images(Protocol):
+    """Images by number, each (H, W, 3) uint8: an array, or a `cache.ImageCache`."""
+
+    def __len__(self) -> int: ...  # noqa: D105
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...  # noqa: D105
+
+
+def shard(items: Sequence[T], process: int, processes: int) -> Sequence[T]:
+    """The part of `items` that is a process's own; all parts together are `items`.
+
+    Args:
+        items: in the same order in every process.
+        process: which one, from 0.
+        processes: how many there are.
+    """
+    return items[process::processes]
+
+
+class _Images:
+    """Grain's random-access source over images."""
+
+    def __init__(self, images: Images):
         self._images = images
 
     def __len__(self) -> int:
@@ -24,43 +46,63 @@ class _Images:
         return {"image": self._images[index]}
 
     def __repr__(self) -> str:
-        return f"_Images({self._images.shape})"
+        return f"_Images({len(self)})"
 
 
 class TrainLoader(Iterator[dict[str, np.ndarray]]):
-    """Iterates over batches {'image': (batch_size, H, W, 3) uint8} without end.
+    """Iterates over batches {'image': (batch, H, W, 3) uint8} without end.
 
-    Every epoch is shuffled anew and its last partial batch dropped, as in the published code.
+    Every epoch is shuffled anew and its last partial batch dropped, as in the published code. One
+    of several processes is given its `shard` of the images and makes its share of every batch.
 
     Attributes:
         steps_per_epoch: batches in one epoch.
     """
 
-    def __init__(self, images: np.ndarray, batch_size: int, seed: int, start: int = 0):
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        processes: int = 1,
+        transfer: Callable[[np.ndarray], Any] = lambda batch: batch,
+    ):
         """Set up the stream.
 
         Args:
-            images: (N, H, W, 3) uint8.
-            batch_size: images in a batch.
+            images: this process's.
+            batch_size: images in a batch of all processes.
             seed: of the order, 0 to 2**32 - 1.
             start: number of batches to skip.
+            processes: how many there are.
+            transfer: done to a batch ahead of time, in a thread, such as `jax.device_put`.
 
         Raises:
-            UserError: when `batch_size` is not positive or exceeds N.
+            UserError: when `batch_size` is not positive, cannot be divided among the processes, or
+                exceeds the images.
         """
         if batch_size < 1:
             raise UserError(f"train.batch_size: {batch_size} is not positive: set it to 1 or more")
-        if len(images) < batch_size:
+        if batch_size % processes:
             raise UserError(
-                f"train.batch_size: {batch_size} exceeds the {len(images)} training images: "
-                f"set it to {len(images)} or less"
+                f"train.batch_size: {batch_size} cannot be divided among {processes} processes"
+            )
+        share = batch_size // processes
+        if len(images) < share:
+            raise UserError(
+                f"train.batch_size: {share} exceeds the {len(images)} training images"
+                f"{' of a process' if processes > 1 else f': set it to {len(images)} or less'}"
                 if len(images)
                 else "there is no training image: check data.root and data.categories"
             )
-        self.steps_per_epoch = len(images) // batch_size
-        self._order = {"seed": int(seed), "batch_size": int(batch_size), "images": len(images)}
+        self.steps_per_epoch = len(images) // share
+        self._order = {"seed": int(seed), "batch_size": int(batch_size)}
+        # The state of one process serves all, though one may have an image more than another.
+        self._order |= {"processes": processes} if processes > 1 else {"images": len(images)}
         epoch = grain.MapDataset.source(_Images(images)).seed(seed).shuffle()
-        batches = epoch.batch(batch_size, drop_remainder=True).repeat()
+        batches = epoch.batch(share, drop_remainder=True).repeat()
+        batches = batches.map(lambda batch: {"image": transfer(batch["image"])})
         self._iterator = iter(batches.to_iter_dataset(_READ_OPTIONS))
         if start:
             self._iterator.set_state({"next_index": int(start)})
@@ -78,7 +120,7 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         Raises:
             UserError: when it belongs to a stream of another seed, batch size, or image count.
         """
-        order = {key: state.get(key) for key in self._order}
+        order = {key: value for key, value in state.items() if key != "grain"}
         if order != self._order:
             raise UserError(
                 f"the checkpoint's data order {order} does not fit {self._order}: "

@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stlm_jax.data.stored import StoredFile
+
+File = Path | StoredFile
+
 
 @dataclass(frozen=True)
 class Record:
@@ -19,15 +23,15 @@ class Record:
             among the training images, which unsupervised training must not see.
     """
 
-    image: Path
-    mask: Path | tuple[Path, ...] | None
+    image: File
+    mask: File | tuple[File, ...] | None
     label: int
     defect: str
     category: str
     split: str
 
     @property
-    def masks(self) -> tuple[Path, ...]:
+    def masks(self) -> tuple[File, ...]:
         """The ground-truth files, none or more."""
         if self.mask is None:
             return ()

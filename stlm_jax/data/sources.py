@@ -16,6 +16,7 @@ from stlm_jax.data import (
     mvtec_ad,
     mvtec_ad2,
     mvtec_loco,
+    tfds_source,
     visa,
 )
 from stlm_jax.data.folder_csv import CsvTable
@@ -49,6 +50,7 @@ SOURCES: dict[str, Reader] = {
     "mpdd": mpdd,
     "ksdd2": ksdd2,
     "folder": folder,
+    "tfds": tfds_source,
 }
 
 

@@ -1,15 +1,19 @@
 """The bank of textures that pseudo-anomalies are blended from (published: the DTD photographs)."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from stlm_jax.data import stored
 from stlm_jax.data.demo_texture import bundled_photograph
 from stlm_jax.data.images import read_image
 from stlm_jax.data.layout import is_image
+from stlm_jax.data.reading import readable
+from stlm_jax.data.records import File
+from stlm_jax.data.threads import in_threads
 from stlm_jax.errors import UserError
 
 # Photographs inside scikit-image's wheel, less brick and gravel, which the demo categories show.
@@ -17,17 +21,25 @@ PHOTOGRAPHS = (
     "astronaut.png", "camera.png", "cell.png", "chelsea.png", "coffee.png", "coins.png",
     "grass.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "retina.jpg", "rocket.jpg",
 )  # fmt: skip
+PREPARED = "tfds:"
 CROP_SCALES = (0.25, 0.8)  # side of a crop relative to the photograph's shorter side
 
 
-def texture_files(root: str | os.PathLike[str]) -> list[Path]:
-    """The images that textures are drawn from; '' names those that scikit-image ships.
+def texture_files(root: str | os.PathLike[str]) -> Sequence[File]:
+    """The images that textures are drawn from.
+
+    Args:
+        root: a folder; `tfds:` and a data set that TFDS has prepared in its data folder, or such a
+            data set's folder, as in `tfds:dtd` or `tfds:/data/dtd`: the images of all its splits;
+            or '' for those that scikit-image ships.
 
     Raises:
-        UserError: `root` is not a folder of images, or scikit-image is not installed.
+        UserError: `root` is none of these, or scikit-image is not installed.
     """
     if not os.fspath(root):
         return [bundled_photograph(name) for name in PHOTOGRAPHS]
+    if os.fspath(root).startswith(PREPARED):
+        return stored.images_of(os.fspath(root).removeprefix(PREPARED))
     folder = Path(root)
     if not folder.is_dir():
         raise UserError(
@@ -49,42 +61,50 @@ def _crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def read_texture_bank(root: str | os.PathLike[str], count: int, size: int, seed: int) -> np.ndarray:
-    """Textures drawn from a folder by seed.
+def read_texture_bank(
+    root: str | os.PathLike[str], count: int, size: int, seed: int, skip: bool = False
+) -> np.ndarray:
+    """Textures drawn by seed.
 
-    Where the folder has `count` images or more, each is used whole, at most once. Where it has
+    Where there are `count` images or more, each is used whole, at most once. Where there are
     fewer, all are used whole, and random square crops of them at varied scale make up the number.
 
     Args:
-        root: folder of images, read with its subfolders; '' for the photographs that
-            scikit-image ships (none of them is in the demo set).
+        root: as for `texture_files`; a folder is read with its subfolders, and none of
+            scikit-image's photographs is in the demo set.
         count: number of textures.
         size: side in pixels.
         seed: of the choice.
+        skip: whether images that cannot be read are left out, each with a note.
 
     Returns:
         (count, size, size, 3) uint8.
 
     Raises:
-        UserError: when `root` is not a folder of images or `count` is not positive.
-        ImageError: when an image that was drawn cannot be read.
+        UserError: when `root` holds no images or `count` is not positive.
+        ImageError: when an image that was drawn cannot be read, unless `skip`.
     """
     if count < 1:
         raise UserError(f"data.texture_count: {count} is not positive: set it to 1 or more")
     files = texture_files(root)
-    order = np.random.default_rng(seed).permutation(len(files))
+    drawn = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
     bank = np.empty((count, size, size, 3), np.uint8)
+    whole: list[File] = []
+    for index, pixels in readable(drawn, lambda path: read_image(path, size), skip):
+        bank[len(whole)] = pixels
+        whole.append(drawn[index])
+        if len(whole) == count:
+            break
+    if not whole:
+        raise UserError(f"data.texture_root: no image of {os.fspath(root)} can be read")
 
     def cut(first: int) -> None:
-        path = files[order[first]]
-        bank[first] = read_image(path, size)
-        later = range(first + len(files), count, len(files))
+        later = range(first + len(whole), count, len(whole))
         if later:
-            image = Image.fromarray(read_image(path, None))
+            image = Image.fromarray(read_image(whole[first], None))
             for index in later:
                 bank[index] = _crop(image, size, np.random.default_rng([seed, index]))
 
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(cut, range(min(count, len(files)))):
-            pass
+    for _ in in_threads(cut, range(len(whole))):
+        pass
     return bank

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stlm_jax.data.images import ImageError, load_images, load_masks, read_image, read_mask
+from stlm_jax.data.reading import Reading
 from stlm_jax.data.records import Record
 
 
@@ -144,13 +145,33 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
         read_image(path, 8)
 
 
-def encoded(kind):
+def encoded(kind, image=None, **options):
     buffer = io.BytesIO()
-    Image.fromarray(colours(20, 20)).save(buffer, kind)
+    (image or Image.fromarray(colours(20, 20))).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
+def upside_down():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return exif
+
+
+COLOURS = Image.fromarray(colours(20, 20))
+DEEP = Image.fromarray(colours(20, 20)[..., 0].astype(np.uint16) * 200)
 WHOLE = {kind: encoded(kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP")}
+UNUSUAL = {
+    "palette": encoded("PNG", COLOURS.quantize(16), transparency=3),
+    "16-bit PNG": encoded("PNG", DEEP),
+    "16-bit TIFF": encoded("TIFF", DEEP, compression="tiff_lzw"),
+    "float TIFF": encoded("TIFF", DEEP.convert("F"), compression="tiff_adobe_deflate"),
+    "bilevel TIFF": encoded("TIFF", COLOURS.convert("1"), compression="group4"),
+    "CMYK": encoded("JPEG", COLOURS.convert("CMYK")),
+    "progressive": encoded("JPEG", progressive=True, exif=upside_down()),
+    "lossless WebP": encoded("WEBP", COLOURS.convert("RGBA"), lossless=True, exif=upside_down()),
+    "animated": encoded("WEBP", save_all=True, append_images=[COLOURS.rotate(90)]),
+    "GIF": encoded("GIF"),
+}
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
@@ -163,7 +184,8 @@ def test_a_truncated_file_is_an_error_not_half_an_image(tmp_path, kind):
 
 @st.composite
 def damaged_files(draw):
-    data = bytearray(WHOLE[draw(st.sampled_from(sorted(WHOLE)))])
+    files = WHOLE | UNUSUAL
+    data = bytearray(files[draw(st.sampled_from(sorted(files)))])
     for _ in range(draw(st.integers(0, 6))):
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
     return bytes(data[: draw(st.integers(0, len(data)))])
@@ -171,7 +193,7 @@ def damaged_files(draw):
 
 @pytest.mark.filterwarnings("ignore")
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.one_of(st.binary(max_size=200), damaged_files()))
 def test_no_bytes_raise_anything_but_an_image_error(tmp_path, data):
@@ -183,6 +205,7 @@ def test_no_bytes_raise_anything_but_an_image_error(tmp_path, data):
         assert str(path) in str(error)
     else:
         assert image.shape == (8, 8, 3) and image.dtype == np.uint8
+        assert Reading(8, "pad").view(path).pixels.shape == (8, 8, 3)
     try:
         mask = read_mask(path, 8)
     except ImageError:

@@ -2,10 +2,11 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from stlm_jax.data.pipeline import TrainLoader
+from stlm_jax.data.pipeline import TrainLoader, shard
 from stlm_jax.errors import UserError
 
 
@@ -95,3 +96,63 @@ def test_close_ends_the_stream():
     loader.close()
     with pytest.raises(ValueError):
         next(loader)
+
+
+# --- several processes ---
+
+
+@pytest.mark.parametrize("count", [11, 12, 2])
+def test_shards_are_disjoint_and_together_the_set(count):
+    shards = [shard(range(count), process, 2) for process in range(2)]
+    assert sorted([*shards[0], *shards[1]]) == list(range(count))
+    assert abs(len(shards[0]) - len(shards[1])) <= 1
+
+
+def test_two_processes_see_disjoint_images_whose_union_is_the_set():
+    loaders = [
+        TrainLoader(shard(images(12), process, 2), 4, seed=1, processes=2) for process in range(2)
+    ]
+    assert [loader.steps_per_epoch for loader in loaders] == [3, 3]
+    for _ in range(5):  # epochs
+        seen = [sum(take(loader, 3), []) for loader in loaders]
+        assert all(len(part) == 6 for part in seen)
+        assert sorted(seen[0] + seen[1]) == list(range(12))
+
+
+def test_a_process_makes_its_share_of_a_batch():
+    loader = TrainLoader(shard(images(12), 1, 2), 4, seed=1, processes=2)
+    assert next(loader)["image"].shape == (2, 4, 4, 3)
+    with pytest.raises(UserError, match=r"train\.batch_size: 5 cannot be divided among 2"):
+        TrainLoader(images(12), 5, seed=1, processes=2)
+
+
+def test_the_state_of_one_process_serves_the_other():
+    uneven = [shard(images(11), process, 2) for process in range(2)]
+    first, second = (TrainLoader(part, 2, seed=1, processes=2) for part in uneven)
+    take(first, 7)
+    take(second, 7)
+    state = json.loads(json.dumps(first.get_state()))
+    rest = take(second, 9)
+    fresh = TrainLoader(uneven[1], 2, seed=1, processes=2)
+    fresh.set_state(state)
+    assert take(fresh, 9) == rest
+    with pytest.raises(UserError, match="does not fit"):
+        TrainLoader(images(11), 2, seed=1).set_state(state)
+
+
+def test_batches_are_transferred_ahead_and_the_state_counts_those_taken():
+    moved = []
+
+    def transfer(batch):
+        moved.append(batch[:, 0, 0, 0].tolist())
+        return jax.device_put(batch)
+
+    loader = TrainLoader(images(), 2, seed=3, transfer=transfer)
+    taken = [next(loader)["image"] for _ in range(3)]
+    assert all(isinstance(batch, jax.Array) for batch in taken)
+    state = loader.get_state()
+    rest = [np.asarray(next(loader)["image"]) for _ in range(4)]
+    assert len(moved) >= 7
+    fresh = TrainLoader(images(), 2, seed=3)
+    fresh.set_state(state)
+    np.testing.assert_array_equal([next(fresh)["image"] for _ in range(4)], rest)

@@ -62,3 +62,19 @@ def test_bad_input_is_named(folder):
     (folder / "class0" / "0.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"0\.png"):
         read_texture_bank(folder, 10, 4, 0)
+
+
+def test_textures_that_cannot_be_read_are_left_out_on_demand(folder, capsys):
+    whole = greys(read_texture_bank(folder, 6, 4, 0))
+    bad = next(folder.rglob(f"{whole[2] // 20}.png"))
+    bad.write_bytes(b"")
+    with pytest.raises(ImageError, match=bad.name):
+        read_texture_bank(folder, 6, 4, 0)
+    found = greys(read_texture_bank(folder, 6, 4, 0, skip=True))
+    assert found[:5] == [*whole[:2], *whole[3:]] and len({*found}) == 6
+    assert f"left out: cannot read {bad}" in capsys.readouterr().err
+    assert read_texture_bank(folder, 30, 4, 0, skip=True).shape == (30, 4, 4, 3)
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"data\.texture_root: no image of .* can be read"):
+        read_texture_bank(folder, 6, 4, 0, skip=True)

@@ -1,0 +1,67 @@
+"""Training images: decoded ones in memory as far as a budget goes, the others on the fly."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stlm_jax.data.images import ImageFile
+from stlm_jax.data.reading import Reading
+
+GIB = 2**30
+
+
+class ImageCache:
+    """Images by number, each (S, S, 3) uint8 as the network sees it.
+
+    The first ones that the budget has room for are decoded at once and kept; any other is decoded
+    each time it is asked for. Several threads may ask at the same time.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[ImageFile],
+        reading: Reading,
+        budget: float,
+        progress: Callable[[int], None] = lambda done: None,
+    ):
+        """Decode what is to be kept; with `reading.skip` all, to know which files can be read.
+
+        Args:
+            paths: the image files.
+            reading: how they are read.
+            budget: bytes of decoded images to keep at most.
+            progress: called with the number of files that have been dealt with.
+
+        Raises:
+            ImageError: for the first file that cannot be read, unless `reading.skip`.
+        """
+        shape = (reading.size, reading.size, 3)
+        room = int(min(len(paths), budget / np.prod(shape)))
+        self._reading = reading
+        self._kept = np.empty((room, *shape), np.uint8)
+        self._files: list[ImageFile] = []
+        for index, view in reading.views(paths if reading.skip else paths[:room]):
+            if len(self._files) < room:
+                self._kept[len(self._files)] = view.pixels
+            self._files.append(paths[index])
+            progress(index + 1)
+        if not reading.skip:
+            self._files += paths[room:]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Image `index`; not to be written to.
+
+        Raises:
+            ImageError: it is not kept and cannot be read any more.
+        """
+        if index < min(len(self._kept), len(self._files)):
+            return self._kept[index]
+        return self._reading.view(self._files[index]).pixels
+
+    @property
+    def kept(self) -> int:
+        """How many images are in memory."""
+        return min(len(self._kept), len(self._files))

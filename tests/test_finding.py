@@ -1,0 +1,186 @@
+"""Maps in the images' own size, whole, padded or by tiles, of a model that sees colours."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stlm_jax.config import default
+from stlm_jax.data.images import ImageError
+from stlm_jax.data.records import Record
+from stlm_jax.evaluate import _find
+from stlm_jax.finding import find_in_squares, find_in_tiles
+from stlm_jax.inference import Detector
+from stlm_jax.map_pictures import MapPictures
+from stlm_jax.predictor import Predictor
+
+SIZE = 64
+
+
+def see_colours(images):
+    """A model whose map is the red channel and whose other map is the green one."""
+    maps = images.astype(np.float32) / 255
+    return maps[..., 0], maps[..., 1]
+
+
+class ColourPredictor(Predictor):
+    """A Predictor around `see_colours`; its scores are those of whole squares."""
+
+    def __init__(self, config):
+        self._size, self._batch_size, self._top_k = config.image_size, 3, 10
+        self._variables, self.batches = None, []
+
+        def predict(variables, images, size):
+            self.batches.append(images.shape)
+            maps = see_colours(images)
+            scores = [np.sort(m.reshape(len(m), -1))[:, -10:].mean(1) for m in maps]
+            return dict(map=maps[0], map_without_fa=maps[1], score=scores[0],
+                        score_without_fa=scores[1])  # fmt: skip
+
+        self._predict = predict
+
+
+def config_of(geometry="squash", tile=0, skip=False):
+    config = default()
+    config.image_size, config.evaluate.score_top_k = SIZE, 10
+    config.data.geometry, config.predict.tile = geometry, tile
+    config.data.on_error = "skip" if skip else "raise"
+    return config
+
+
+def smooth(height, width, seed=0):
+    """An image without detail that resizing would lose; values from 20 to 90."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(20, 90, (3, 4, 3), dtype=np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).clip(20, 90)
+
+
+def write(folder, pictures):
+    paths = []
+    for index, pixels in enumerate(pictures):
+        paths.append(folder / f"{index}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def read_map(pictures, folder):
+    with Image.open(pictures.save(folder, "x")["map"]) as image:
+        return np.asarray(image) / 65535
+
+
+@pytest.mark.parametrize("geometry", ["squash", "pad"])
+@pytest.mark.parametrize("shape", [(64, 64), (96, 160), (150, 50), (40, 300)])
+def test_maps_have_the_geometry_of_the_image(tmp_path, geometry, shape):
+    image = smooth(*shape)
+    config = config_of(geometry)
+    ((index, (pictures, scores)),) = find_in_squares(
+        config, ColourPredictor(config), write(tmp_path, [image])
+    )
+    assert index == 0
+    np.testing.assert_allclose(read_map(pictures, tmp_path), image[..., 0] / 255, atol=0.03)
+    assert scores["score"] == pytest.approx(image[..., 0].max() / 255, abs=0.03)
+    assert scores["score_without_fa"] == pytest.approx(image[..., 1].max() / 255, abs=0.03)
+
+
+def test_padding_does_not_count_in_the_score(tmp_path):
+    dark = np.full((32, 64, 3), 10, np.uint8)  # padding is 114
+    config = config_of("pad")
+    ((_, (_, scores)),) = find_in_squares(config, ColourPredictor(config), write(tmp_path, [dark]))
+    assert scores == pytest.approx({"score": 10 / 255, "score_without_fa": 10 / 255})
+
+
+@pytest.mark.parametrize("geometry", ["squash", "pad"])
+def test_evaluation_sees_the_whole_image_and_no_padding(tmp_path, geometry):
+    """Maps to be measured lie as the masks do: squashed to a square."""
+    images = [smooth(96, 160), smooth(160, 60, 1), smooth(64, 64, 2), smooth(30, 64, 3)]
+    paths = write(tmp_path, images)
+    records = [Record(path, None, 0, "good", "c", "test") for path in paths]
+    config = config_of(geometry)
+    predictor = ColourPredictor(config)
+    kept, found = _find(config, predictor, "c", records)
+    assert kept == records and found.map.shape == (4, SIZE, SIZE)
+    assert predictor.batches == [(3, SIZE, SIZE, 3)] * 2
+    for image, red, score in zip(images, found.map, found.score, strict=True):
+        squashed = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(red, np.asarray(squashed)[..., 0] / 255, atol=0.03)
+        assert score == pytest.approx(image[..., 0].max() / 255, abs=0.03)
+
+
+def test_evaluation_leaves_out_what_cannot_be_read(tmp_path, capsys):
+    paths = write(tmp_path, [smooth(64, 64, seed) for seed in range(4)])
+    records = [Record(path, None, 0, "good", "c", "test") for path in paths]
+    paths[1].write_bytes(b"")
+    config = config_of(skip=True)
+    kept, found = _find(config, ColourPredictor(config), "c", records)
+    assert kept == [records[0], records[2], records[3]]
+    expected = [smooth(64, 64, seed)[..., 0] / 255 for seed in (0, 2, 3)]
+    np.testing.assert_allclose(found.map, expected, atol=1e-6)
+    assert "1 of 4 images were left out" in capsys.readouterr().err
+    with pytest.raises(ImageError, match=r"1\.png"):
+        _find(config_of(), ColourPredictor(config), "c", records)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 300), (50, 170), (33, 20)])
+def test_tiles_of_the_squares_size_lose_nothing(tmp_path, shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    config = config_of(tile=SIZE)
+    ((_, (pictures, scores)),) = find_in_tiles(
+        config, ColourPredictor(config), write(tmp_path, [image])
+    )
+    if min(shape) >= SIZE:
+        np.testing.assert_allclose(read_map(pictures, tmp_path), image[..., 0] / 255, atol=2e-5)
+        for channel, kind in enumerate(("score", "score_without_fa")):
+            largest = np.sort(image[..., channel].ravel())[-10:].mean() / 255
+            assert scores[kind] == pytest.approx(largest, abs=1e-5)
+    assert read_map(pictures, tmp_path).shape == shape
+
+
+def test_a_detail_that_squashing_loses_is_found_in_tiles(tmp_path):
+    image = np.zeros((640, 640, 3), np.uint8)
+    image[300:304, 500:504] = 255
+    paths = write(tmp_path, [image])
+    whole, tiled = config_of(), config_of(tile=64)
+    ((_, (_, squashed)),) = find_in_squares(whole, ColourPredictor(whole), paths)
+    ((_, (pictures, scores)),) = find_in_tiles(tiled, ColourPredictor(tiled), paths)
+    assert squashed["score"] < 0.1 and scores["score"] == pytest.approx(1.0)
+    rows, columns = np.nonzero(read_map(pictures, tmp_path) > 0.5)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (300, 303, 500, 503)
+
+
+def test_tiles_leave_out_what_cannot_be_read(tmp_path, capsys):
+    paths = write(tmp_path, [smooth(80, 80), smooth(70, 90, 1)])
+    paths[0].write_bytes(b"nothing")
+    config = config_of(tile=SIZE, skip=True)
+    found = list(find_in_tiles(config, ColourPredictor(config), paths))
+    assert [index for index, _ in found] == [1]
+    assert "1 of 2 images were left out" in capsys.readouterr().err
+    config = config_of(tile=SIZE)
+    with pytest.raises(ImageError, match=r"0\.png"):
+        list(find_in_tiles(config, ColourPredictor(config), paths))
+
+
+def test_the_overlay_colours_what_the_map_marks(tmp_path):
+    image = smooth(300, 20)
+    values = np.zeros((300, 20), np.float32)
+    values[270:280] = 2.0  # more than a map holds
+    pictures = MapPictures(image.copy())
+    pictures.add(0, values[:100])
+    pictures.add(100, values[100:])
+    with Image.open(pictures.save(tmp_path, "x")["overlay"]) as overlay:
+        found = np.asarray(overlay)
+    np.testing.assert_array_equal(found[values == 0], image[values == 0])
+    expected = np.rint(0.4 * image[270:280] + 0.6 * np.array([255, 0, 64]))
+    np.testing.assert_allclose(found[270:280], expected, atol=1)
+    assert read_map(pictures, tmp_path)[275, 0] == 1.0
+
+
+@pytest.mark.parametrize("geometry", ["squash", "pad"])
+def test_a_detector_pads_as_in_training(geometry):
+    images = np.stack([smooth(96, 160), smooth(96, 160, 1)])
+
+    def infer(squares):
+        maps = see_colours(squares)[0]
+        return maps, maps.max((1, 2))
+
+    found = Detector(infer, SIZE, geometry=geometry, top_k=10)(images)
+    np.testing.assert_allclose(found.anomaly_map, images[..., 0] / 255, atol=0.03)
+    np.testing.assert_allclose(found.score, images[..., 0].max((1, 2)) / 255, atol=0.03)
