@@ -147,6 +147,8 @@ def _write_panels(
     chosen = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
     for has_truth in (True, False):
         indices = [i for i in chosen if records[i].has_truth == has_truth]
+        if not indices:
+            continue
         picked = [records[i] for i in indices]
         try:
             write_panels(

@@ -13,7 +13,7 @@ from stlm_jax.data.images import resize_images, resize_map
 from stlm_jax.data.reading import Reading
 from stlm_jax.errors import UserError
 from stlm_jax.inference_step import make_predict_fn, mean_of_largest
-from stlm_jax.trained import load_trained
+from stlm_jax.trained import check_image_size, load_trained
 from stlm_jax.weights import load_sam
 
 BATCH = 8  # images at most in one call of the compiled function
@@ -133,8 +133,7 @@ class Sam:
         Raises:
           UserError: the file is absent, damaged, or no SAM; or `image_size` is no multiple of 16.
         """
-        if image_size <= 0 or image_size % 16:
-            raise UserError(f"image size {image_size}: must be a positive multiple of 16")
+        check_image_size(image_size)
         return cls(*load_sam(path), image_size)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -70,10 +70,15 @@ def load_trained(
 
         trained = of_variables(path, read_stlm(path, segmentation))
     if image_size is not None:
-        if image_size <= 0 or image_size % 16:
-            raise UserError(f"image size {image_size}: must be a positive multiple of 16")
+        check_image_size(image_size)
         trained.config.image_size = image_size
     return trained
+
+
+def check_image_size(size: int) -> None:
+    """Raises UserError unless `size`, in pixels, is one that the networks take."""
+    if size <= 0 or size % 16:
+        raise UserError(f"image size {size}: must be a positive multiple of 16")
 
 
 def of_variables(path: str | Path, variables: Variables, **known: Any) -> Trained:

@@ -242,5 +242,7 @@ def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An anomaly map (h, w) float32 to `size` = (height, width), bilinearly."""
     if values.shape == size:
         return values
+    if values.shape == size:
+        return values
     to = (size[1], size[0])
     return np.asarray(Image.fromarray(values).resize(to, Image.Resampling.BILINEAR))

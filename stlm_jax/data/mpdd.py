@@ -1,13 +1,5 @@
-"""The folder layout of MPDD (Jezek et al., ICUMT 2021): metal parts, laid out as MVTec AD.
+"""The folder layout of MPDD (Jezek et al., ICUMT 2021): metal parts, laid out as MVTec AD."""
 
-<root>/<category>/train/good/*.png
-<root>/<category>/test/<good or defect>/*.png
-<root>/<category>/ground_truth/<defect>/<stem>_mask.png
-"""
+from stlm_jax.data.mvtec_ad import MASK, find_categories, read_category, scan
 
-from stlm_jax.data.layout import Tree
-
-MASK = "ground_truth/<defect>/<name>_mask.png"
-
-_TREE = Tree()
-find_categories, scan, read_category = _TREE.find_categories, _TREE.scan, _TREE.read_category
+__all__ = ["MASK", "find_categories", "read_category", "scan"]
