@@ -1,9 +1,22 @@
 import importlib.util
+import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden"
+
+
+def pytest_configure(config):
+    """One cache of compiled programs for the whole session, its workers and their subprocesses."""
+    if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,21 @@
-"""Four full-size training steps against the published code's; they need 18 GB of free memory."""
+"""Four full-size training steps against the published code's; they need 16 GB of free memory."""
 
 import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import traverse_util
 
 from conversion.from_torch import sam_variables, stlm_variables
 from conversion.names import torch_name
 from stlm_jax.config import default
+from stlm_jax.models import tiny_vit
 from stlm_jax.models.build import build_sam, build_stlm
+from stlm_jax.optimizer import make_optimizer
 from stlm_jax.train_state import create_train_state
 from stlm_jax.train_step import make_apply_fn, make_gradient_fn, teacher_features
 
@@ -20,22 +24,31 @@ pytestmark = pytest.mark.slow
 NEAR_ZERO = 1e-5  # a gradient's norm; the median is 0.04
 
 
-@pytest.fixture(scope="module")
-def four_steps(golden):
+# XLA's default order on CPU favours concurrency and needs two to three times the memory.
+MEMORY_FIRST = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
+
+def train_four_steps(golden, dtype):
     """Losses before each update, gradients of the first, what four updates changed."""
     config = default()
-    config.teacher.name = "mobile_sam"
-    model, teacher = build_stlm(config), build_sam("mobile_sam")
+    config.teacher.name, config.dtype = "mobile_sam", dtype
+    model, teacher = build_stlm(config), build_sam("mobile_sam", jnp.dtype(dtype))
 
     def tensors(layout, seed):
         return golden.state_dict(golden.load_manifest(layout), seed)
 
     teacher_variables = sam_variables(tensors("mobile_sam", 3), teacher)
     initial = stlm_variables(tensors("stlm_twostream", 0), tensors("stlm_segmentation", 0), model)
-    state = create_train_state(config, model, jax.random.key(0)).replace(**initial)
+    teacher_variables, initial = jax.tree.map(
+        lambda leaf: np.asarray(leaf, dtype), (teacher_variables, initial)
+    )
+    state = create_train_state(config, model, jax.random.key(0)).replace(
+        **initial, opt_state=make_optimizer(config.optimizer).init(initial["params"])
+    )
     # In three programs: the targets' memory is free again when the gradients are computed.
     targets_fn = jax.jit(functools.partial(teacher_features, teacher))
-    gradient_fn, apply = jax.jit(make_gradient_fn(model)), jax.jit(make_apply_fn(config))
+    gradient_fn = jax.jit(make_gradient_fn(model), compiler_options=MEMORY_FIRST)
+    apply = jax.jit(make_apply_fn(config))
     losses, first = [], None
     for step in range(4):
         clean, texture, mask = (
@@ -53,7 +66,31 @@ def four_steps(golden):
         state.params,
         initial["params"],
     )
+    assert {leaf.dtype for leaf in jax.tree.leaves(first)} == {np.dtype(dtype)}
     return losses, first, changes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recomputed_activations():
+    """To fit into memory, the backward pass computes the encoders' activations again."""
+    with pytest.MonkeyPatch.context() as patch:
+        for part in ("PatchEmbed", "MBConv", "PatchMerging", "TinyViTBlock"):
+            remat = nn.remat(getattr(tiny_vit, part), static_argnums=(2,))
+            patch.setattr(tiny_vit, part, remat)
+        yield
+
+
+@pytest.fixture(scope="module")
+def four_steps(golden):
+    return train_four_steps(golden, "float32")
+
+
+@pytest.fixture(scope="module")
+def exact_steps(golden):
+    """The same steps in float64, whose rounding is nothing beside float32's."""
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        patch.setattr(jnp, "float32", jnp.float64)  # losses, norms and softmax ask for it by name
+        return train_four_steps(golden, "float64")
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +98,27 @@ def gradient_norms(golden):
     return json.loads((golden.folder / "train_gradient_norms_step0.json").read_text())
 
 
-def relative_errors(tree, expected, gradient_norms):
-    """Of every tensor's norm, but where the gradient is rounding noise; name to error."""
-    errors = {}
+def named_leaves(tree):
     for path, leaf in traverse_util.flatten_dict(tree).items():
         part = "segmentation" if path[0] == "segmentation" else "twostream"
-        name = f"{part}/{torch_name(path).removeprefix('segmentation.')}"
-        if gradient_norms.get(name, 0.0) >= NEAR_ZERO:
-            norm = float(np.linalg.norm(np.asarray(leaf, np.float64)))
-            errors[name] = abs(norm / expected[name] - 1)
+        yield f"{part}/{torch_name(path).removeprefix('segmentation.')}", leaf
+
+
+def norms_of(tree):
+    """Every tensor's norm, by its published name."""
+    return {
+        name: float(np.linalg.norm(np.asarray(leaf, np.float64)))
+        for name, leaf in named_leaves(tree)
+    }
+
+
+def relative_errors(tree, expected, gradient_norms):
+    """Of every tensor's norm, but where the gradient is rounding noise; name to error."""
+    errors = {
+        name: abs(norm / expected[name] - 1)
+        for name, norm in norms_of(tree).items()
+        if gradient_norms.get(name, 0.0) >= NEAR_ZERO
+    }
     assert len(errors) == 531
     return errors
 
@@ -88,11 +137,6 @@ def test_losses_of_four_steps(four_steps, expected_losses):
     np.testing.assert_allclose(np.array(four_steps[0])[:, 3], expected_losses[:, 3], rtol=1e-2)
 
 
-@pytest.mark.xfail(reason="the focal loss before the fourth update was seen to be off by 4e-2")
-def test_each_loss_of_four_steps(four_steps, expected_losses):
-    np.testing.assert_allclose(four_steps[0], expected_losses, rtol=1e-2)
-
-
 def share_within(errors, tolerance):
     return np.mean([error <= tolerance for error in errors.values()])
 
@@ -104,15 +148,38 @@ def test_parameter_deltas(golden, four_steps, gradient_norms):
     assert share_within(errors, 0.05) >= 0.97 and max(errors.values()) <= 0.2
 
 
-@pytest.mark.xfail(
-    reason="8 of 531 norms are off by 1.0e-3 to 1.7e-3 (median 2.5e-4); which ones they are "
-    "changes with the order of float32 sums"
-)
-def test_every_gradient_norm(four_steps, gradient_norms):
-    errors = relative_errors(four_steps[1], gradient_norms, gradient_norms)
-    assert not {name: error for name, error in errors.items() if error > 1e-3}
-
-
 def test_most_gradient_norms(four_steps, gradient_norms):
     errors = relative_errors(four_steps[1], gradient_norms, gradient_norms)
     assert share_within(errors, 1e-3) >= 0.97 and max(errors.values()) <= 5e-3
+
+
+def test_gradients_are_as_near_to_the_exact_ones_as_the_published(
+    four_steps, exact_steps, gradient_norms
+):
+    # The published code's float32 is itself off by up to 2.5e-3, so that nothing but its own
+    # order of sums could agree with it to 1e-3 in every tensor.
+    exact = norms_of(exact_steps[1])
+    ours = relative_errors(four_steps[1], exact, gradient_norms)
+    published = {name: abs(gradient_norms[name] / exact[name] - 1) for name in ours}
+    print(summary("ours", ours), summary("published", published), sep="\n")
+    assert np.median(list(ours.values())) <= 1.5 * np.median(list(published.values()))
+    assert max(ours.values()) <= 1.5 * max(published.values())
+    assert share_within(ours, 1e-3) >= share_within(published, 1e-3) - 0.01
+
+
+def test_losses_are_as_near_to_the_exact_ones_as_the_published(
+    four_steps, exact_steps, expected_losses
+):
+    exact = np.array(exact_steps[0])
+    ours, published = (np.abs(np.array(x) / exact - 1) for x in (four_steps[0], expected_losses))
+    print("ours", ours, "published", published, sep="\n")
+    np.testing.assert_allclose(exact[0], expected_losses[0], rtol=1e-5)
+    assert (ours.max(0) <= 1.5 * published.max(0)).all()
+
+
+def summary(name, errors):
+    values = np.array(list(errors.values()))
+    return (
+        f"{name}: median {np.median(values):.1e}, largest {values.max():.1e}, "
+        f"{(values > 1e-3).sum()} of {values.size} above 1e-3"
+    )
