@@ -1,5 +1,7 @@
 """Image-level and pixel-level measures of anomaly detection, in NumPy."""
 
+from stlm_jax.metrics.accumulator import Accumulator, Result
+from stlm_jax.metrics.curves import Curve
 from stlm_jax.metrics.errors import MetricError
 from stlm_jax.metrics.registry import (
     DEFAULT_NAMES,
@@ -11,8 +13,11 @@ from stlm_jax.metrics.registry import (
 
 __all__ = [
     "DEFAULT_NAMES",
+    "Accumulator",
+    "Curve",
     "Evaluation",
     "MetricError",
+    "Result",
     "check_names",
     "evaluate",
     "evaluate_with_reasons",

@@ -1,12 +1,16 @@
-"""The checked material of an evaluation, with what several metrics share computed once."""
+"""The checked material of an exact evaluation, with what several metrics share computed once."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from stlm_jax.metrics.errors import MetricError, Undefined
+from stlm_jax.metrics import checks, undefined
+from stlm_jax.metrics.destseg import RegionScores
+from stlm_jax.metrics.errors import MetricError
 from stlm_jax.metrics.operating_points import OperatingPoints
-from stlm_jax.metrics.region_overlap import region_weights
+from stlm_jax.metrics.pixel_weights import REGION, SHARE, Region, pixel_weights
 
 
 class Inputs:
@@ -17,9 +21,18 @@ class Inputs:
         masks: (N, H, W) bool, true on defects.
         scores: (N,) float64 or None.
         labels: (N,) bool, true for a defective image.
+        regions: for each image None or its regions with their saturation; or None.
     """
 
-    def __init__(self, maps, masks, scores=None, labels=None):
+    def __init__(
+        self,
+        maps,
+        masks,
+        scores=None,
+        labels=None,
+        regions: Sequence[Sequence[Region] | None] | None = None,
+        weights: Collection[str] = (REGION,),
+    ):
         """Check and convert.
 
         Args:
@@ -28,28 +41,38 @@ class Inputs:
             scores: (N,) real numbers, needed only by the image-level metrics.
             labels: (N,) bool or {0, 1}; by default an image is defective when its mask holds a
                 pixel. Needed where a small defect may have vanished from a resized mask.
+            regions: for each image None, or masks (H, W) with their saturation in pixels.
+            weights: the weights of `pixel_weights` that `pixel_points` shall have.
 
         Raises:
             MetricError: shapes disagree, a value is not finite, a mask or label is not 0 or 1, or
                 an image labelled good has defective pixels.
         """
-        self.maps = _finite("maps", maps)
+        self.maps = checks.finite("maps", maps)
         if self.maps.ndim != 3 or 0 in self.maps.shape:
             raise MetricError(f"maps have shape {self.maps.shape}; give (images, height, width)")
-        self.masks = _binary("masks", masks)
+        self.masks = checks.binary("masks", masks)
         if self.masks.shape != self.maps.shape:
             raise MetricError(
                 f"masks have shape {self.masks.shape} but maps {self.maps.shape}; "
                 "resize the maps to the masks first"
             )
-        has_defect = self.masks.any(axis=(1, 2))
-        self.scores = None if scores is None else _finite("scores", scores).astype(np.float64)
-        self.labels = has_defect if labels is None else _binary("labels", labels)
+        has_defect = np.asarray(self.masks.any(axis=(1, 2)))
+        self.scores = None if scores is None else checks.finite("scores", scores).astype(np.float64)
+        self.labels = has_defect
+        if labels is not None:
+            self.labels = checks.binary("labels", labels)
+        self.regions = regions
+        self._weights = weights
         for name, values in (("scores", self.scores), ("labels", self.labels)):
             if values is not None and values.shape != (len(self.maps),):
                 raise MetricError(
                     f"{name} have shape {values.shape}; give one for each of {len(self.maps)} maps"
                 )
+        if regions is not None and len(regions) != len(self.maps):
+            raise MetricError(
+                f"regions are of {len(regions)} images; give them for each of {len(self.maps)} maps"
+            )
         contradicting = np.flatnonzero(has_defect & ~self.labels)
         if len(contradicting):
             raise MetricError(
@@ -66,58 +89,68 @@ class Inputs:
         """
         if self.scores is None:
             raise MetricError("image-level metrics need `scores`, one number for each image")
-        if not self.labels.any():
-            raise Undefined("no image is defective")
-        if self.labels.all():
-            raise Undefined("no image is good")
+        undefined.unless_images(self.labels)
         return OperatingPoints.of(self.scores[self.labels], self.scores[~self.labels])
 
     @cached_property
     def pixel_points(self) -> OperatingPoints:
-        """Defective pixels, weighted by region, ranked against the normal pixels of all images.
+        """Defective pixels, weighted, ranked against the normal pixels of all images.
 
         Raises:
             Undefined: the masks hold no defective pixel, or nothing else.
         """
-        if not self.masks.any():
-            raise Undefined("the masks hold no defective pixel")
-        if self.masks.all():
-            raise Undefined("the masks hold no normal pixel")
+        self._check_pixels()
         return OperatingPoints.of(
-            self.maps[self.masks], self.maps[~self.masks], region_weights(self.masks)
+            self.maps[self.masks], self.maps[~self.masks], self._weights_of_pixels(self._weights)
         )
 
+    @cached_property
+    def saturated_points(self) -> OperatingPoints:
+        """`pixel_points` where every defective image came with its regions.
 
-def _finite(name: str, values) -> np.ndarray:
-    array = _array(name, values)
-    if array.dtype not in (np.float32, np.float64):
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise MetricError(f"{name} are of type {array.dtype}; give real numbers") from error
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        where = ", ".join(map(str, index))
-        raise MetricError(f"{name}[{where}] is {array[index]}; every value must be finite")
-    return array
+        Raises:
+            Undefined: an image did not, or `pixel_points` are undefined.
+        """
+        given = self.regions or [None] * len(self.masks)
+        without = sum(
+            region is None and mask.any() for region, mask in zip(given, self.masks, strict=True)
+        )
+        undefined.unless_regions(without, any(r.any() for all_ in given for r, _ in all_ or ()))
+        return self.pixel_points
 
+    @cached_property
+    def share_points(self) -> OperatingPoints:
+        """Defective pixels ranked against the pixels of good images only.
 
-def _binary(name: str, values) -> np.ndarray:
-    array = _array(name, values)
-    if array.dtype == np.bool_:
-        return array
-    result = array == 1
-    other = ~result & (array != 0)
-    if other.any():
-        index = np.unravel_index(int(other.argmax()), array.shape)
-        where = ", ".join(str(int(i)) for i in index)
-        raise MetricError(f"{name}[{where}] is {array[index]}; give 0 or 1")
-    return result
+        Raises:
+            Undefined: no image is good, or none has a defective pixel.
+        """
+        undefined.unless_shared(bool(self.masks.any()), not self.labels.all())
+        good = self.maps[~self.labels].ravel()
+        weights = self._weights_of_pixels({SHARE})
+        points = OperatingPoints.of(self.maps[self.masks], good, weights)
+        return replace(points, resolution=1 / len(good))
 
+    @cached_property
+    def region_scores(self) -> RegionScores:
+        """The scores of normal pixels and of each region.
 
-def _array(name: str, values) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise MetricError(f"{name} differ in shape; bring them to one size first") from error
+        Raises:
+            Undefined: the masks hold no defective pixel, or nothing else.
+        """
+        self._check_pixels()
+        found = RegionScores()
+        for values, mask in zip(self.maps, self.masks, strict=True):
+            found.add(values, mask)
+        return found
+
+    def _check_pixels(self) -> None:
+        undefined.unless_pixels(bool(self.masks.any()), not self.masks.all())
+
+    def _weights_of_pixels(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        parts = [
+            pixel_weights(names, values[mask], mask, self.regions[index] if self.regions else None)
+            for index, (values, mask) in enumerate(zip(self.maps, self.masks, strict=True))
+            if mask.any()
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}

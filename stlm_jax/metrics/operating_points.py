@@ -1,6 +1,8 @@
 """The operating points of a threshold on anomaly scores, shared by every ranking metric."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -8,69 +10,100 @@ import numpy as np
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """What a falling threshold lets through, at each distinct score of a positive.
+    """What a falling threshold lets through, row by row.
 
-    Thresholds between two of these only add negatives, so a curve over all distinct scores has
-    the same corners and every metric here the same value; only the negatives' *order* is needed,
-    which is what makes this several times faster than ranking all pixels together.
+    A row is one score, or several scores whose order is not known. Every metric joins the ends of
+    rows by straight lines, so that what is tied counts half. Leading axes, where there are any,
+    are sets of their own over the same rows.
 
     Attributes:
-        thresholds: (K,) the distinct scores of positives, falling; the test is score >= threshold.
-        true_positives: (K,) int64, positives at or above each threshold.
-        false_positives_before: (K,) int64, negatives strictly above each threshold.
-        false_positives: (K,) int64, negatives at or above each threshold.
-        covered: (K,) float64 in 0..1, the weight of positives at or above each threshold.
-        positives: how many positives there are.
-        negatives: how many negatives there are.
+        positive: (…, K) float64, positives in each row.
+        negative: (…, K) float64, negatives in each row.
+        weights: by name, (…, K) float64, weight of the positives in each row.
+        tied: (K,) bool, whether a row is one score.
+        thresholds: (K,) the lowest score of each row; the test is score >= threshold. None where
+            it is not kept.
+        resolution: the false positive rate of a single negative, where it matters.
     """
 
-    thresholds: np.ndarray
-    true_positives: np.ndarray
-    false_positives_before: np.ndarray
-    false_positives: np.ndarray
-    covered: np.ndarray
-    positives: int
-    negatives: int
+    positive: np.ndarray
+    negative: np.ndarray
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tied: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
+    thresholds: np.ndarray | None = None
+    resolution: float = 0.0
 
     @classmethod
     def of(
-        cls, positive: np.ndarray, negative: np.ndarray, weights: np.ndarray | None = None
+        cls,
+        positive: np.ndarray,
+        negative: np.ndarray,
+        weights: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
-        """Rank the scores of positives against those of negatives.
+        """Rank the scores of positives against those of negatives, exactly.
+
+        There are two rows for each distinct score of a positive, the negatives above it and what
+        ties with it, and a last one: only the *order* of the other negatives could tell more, and
+        no metric asks for it. This is several times faster than ranking all of them together.
 
         Args:
             positive: (P,) finite scores, at least one.
             negative: (M,) finite scores of the same dtype, at least one.
-            weights: (P,) float64 share of each positive in `covered`; equal shares by default.
+            weights: by name, (P,) float64.
         """
         rising = np.sort(negative)
         values, group, counts = np.unique(positive, return_inverse=True, return_counts=True)
-        shares = np.bincount(group, weights, minlength=len(values))[::-1].astype(np.float64)
-        covered = np.cumsum(shares)
+        above = len(rising) - np.searchsorted(rising, values, "right")[::-1]
+        reached = len(rising) - np.searchsorted(rising, values, "left")[::-1]
+        passed = np.append(np.stack([above, reached], axis=1).ravel(), len(rising))  # (2 D + 1,)
+        sums = {
+            name: np.bincount(group, weight, minlength=len(values))[::-1]
+            for name, weight in (weights or {}).items()
+        }
         return cls(
-            thresholds=values[::-1],
-            true_positives=np.cumsum(counts[::-1]),
-            false_positives_before=len(rising) - np.searchsorted(rising, values, "right")[::-1],
-            false_positives=len(rising) - np.searchsorted(rising, values, "left")[::-1],
-            covered=covered / covered[-1],
-            positives=len(positive),
-            negatives=len(negative),
+            positive=_in_odd_rows(counts[::-1]),
+            negative=np.diff(passed, prepend=0).astype(np.float64),
+            weights={name: _in_odd_rows(sum_) for name, sum_ in sums.items()},
+            tied=np.ones(len(passed), bool),
+            thresholds=np.append(np.repeat(values[::-1], 2), values[0]),
         )
 
-    def area(self, limit: float = 1.0) -> float:
-        """Area under `covered` over the false positive rate up to `limit`, divided by `limit`.
+    @cached_property
+    def true_positives(self) -> np.ndarray:
+        """(…, K) positives in each row and above."""
+        return np.cumsum(self.positive, axis=-1)
 
-        The curve starts at (0, 0), joins its points by straight lines (so ties count half) and is
-        interpolated linearly where it crosses `limit`, which lies in (0, 1].
-        """
-        rate = np.stack([self.false_positives_before, self.false_positives], axis=1).ravel()
-        before = np.concatenate([[0.0], self.covered[:-1]])
-        overlap = np.stack([before, self.covered], axis=1).ravel()
-        x = np.concatenate([[0.0], rate / self.negatives, [1.0]])
-        y = np.concatenate([[0.0], overlap, [1.0]])
-        inside = int(np.searchsorted(x, limit, side="right"))
-        if inside < len(x):
-            at_limit = np.interp(limit, x[inside - 1 : inside + 1], y[inside - 1 : inside + 1])
-            x = np.append(x[:inside], limit)
-            y = np.append(y[:inside], at_limit)
-        return float(np.trapezoid(y, x) / limit)
+    @cached_property
+    def false_positives(self) -> np.ndarray:
+        """(…, K) negatives in each row and above."""
+        return np.cumsum(self.negative, axis=-1)
+
+    @property
+    def positives(self) -> np.ndarray:
+        """(…) how many positives there are."""
+        return self.true_positives[..., -1]
+
+    @property
+    def negatives(self) -> np.ndarray:
+        """(…) how many negatives there are."""
+        return self.false_positives[..., -1]
+
+    def false_positive_rate(self) -> np.ndarray:
+        """(…, K + 1) from 0 to 1: before the first row and after each."""
+        return from_zero(self.false_positives) / self.negatives[..., None]
+
+    def recall(self, weight: str | None = None) -> np.ndarray:
+        """(…, K + 1) from 0 to 1: share of positives found, or of their `weight`."""
+        found = self.true_positives if weight is None else np.cumsum(self.weights[weight], axis=-1)
+        return from_zero(found) / found[..., -1:]
+
+
+def from_zero(sums: np.ndarray) -> np.ndarray:
+    """(…, K) to (…, K + 1) with 0 before the first."""
+    return np.concatenate([np.zeros_like(sums[..., :1]), sums], axis=-1)
+
+
+def _in_odd_rows(values: np.ndarray) -> np.ndarray:
+    rows = np.zeros(2 * len(values) + 1)
+    rows[1::2] = values
+    return rows

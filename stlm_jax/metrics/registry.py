@@ -1,28 +1,35 @@
-"""Metrics by name, and their evaluation on one category."""
+"""Metrics by name, and their exact evaluation on one category."""
 
 import logging
 import math
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 from stlm_jax.errors import UserError
-from stlm_jax.metrics.classification import auroc, average_precision, best_f1
+from stlm_jax.metrics import bounds, classification, destseg, instances, overlap_curves
 from stlm_jax.metrics.errors import Undefined
 from stlm_jax.metrics.inputs import Inputs
+from stlm_jax.metrics.pixel_weights import INSTANCE, REGION, SATURATED, SHARE, Region
 
-Metric = Callable[[Inputs], float]
 
-METRICS: dict[str, Metric] = {
-    "image_auroc": lambda inputs: auroc(inputs.image_points),
-    "image_ap": lambda inputs: average_precision(inputs.image_points),
-    "image_f1max": lambda inputs: best_f1(inputs.image_points).value,
-    "pixel_auroc": lambda inputs: auroc(inputs.pixel_points),
-    "pixel_ap": lambda inputs: average_precision(inputs.pixel_points),
-    "pixel_f1max": lambda inputs: best_f1(inputs.pixel_points).value,
-    "aupro": lambda inputs: inputs.pixel_points.area(0.3),
-}
-DEFAULT_NAMES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
-_LIMITED = "aupro_"
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is computed.
+
+    Attributes:
+        points: what it is computed from: the attribute of that name of `Inputs` and of the
+            accumulator's parts.
+        value: the metric of that material; of operating points with leading axes, one each.
+        bound: how much rows of several scores may have changed the value of operating points.
+        weight: which of `pixel_weights` it needs.
+    """
+
+    points: str
+    value: Callable[[Any], Any]
+    bound: Callable[[Any], float]
+    weight: str | None = None
 
 
 class Evaluation(NamedTuple):
@@ -32,26 +39,78 @@ class Evaluation(NamedTuple):
     reasons: dict[str, str]
 
 
+def _exact(_: Any) -> float:
+    return 0.0
+
+
+def _overlap(points: str, weight: str, limit: float) -> Metric:
+    value = partial(overlap_curves.area, weight=weight, limit=limit)
+    bound = partial(bounds.area, weight=weight, limit=limit)
+    return Metric(points, value, bound, weight)
+
+
+def _aupimo(lower: float, upper: float) -> Metric:
+    value = partial(overlap_curves.log_area, weight=SHARE, lower=lower, upper=upper)
+    bound = partial(bounds.log_area, weight=SHARE, lower=lower, upper=upper)
+    return Metric("share_points", value, bound, SHARE)
+
+
+# By name, the limit of the false positive rate without one in the name, and the metric with one.
+_LIMITED: dict[str, tuple[float, Callable[[float], Metric]]] = {
+    "aupro_destseg": (
+        0.3,
+        lambda limit: Metric("region_scores", partial(destseg.aupro, limit=limit), _exact),
+    ),
+    "aupro": (0.3, partial(_overlap, "pixel_points", REGION)),
+    "spro": (0.05, partial(_overlap, "saturated_points", SATURATED)),
+}
+METRICS: dict[str, Metric] = {
+    "image_auroc": Metric("image_points", classification.auroc, _exact),
+    "image_ap": Metric("image_points", classification.average_precision, _exact),
+    "image_f1max": Metric("image_points", classification.f1max, _exact),
+    "pixel_auroc": Metric("pixel_points", classification.auroc, bounds.auroc),
+    "pixel_ap": Metric("pixel_points", classification.average_precision, bounds.average_precision),
+    "pixel_f1max": Metric("pixel_points", classification.f1max, bounds.f1max),
+    **{name: metric(limit) for name, (limit, metric) in _LIMITED.items()},
+    "iap": Metric("pixel_points", instances.average, bounds.instance_average, INSTANCE),
+    "iap90": Metric("pixel_points", instances.at_recall, bounds.instance_at_recall, INSTANCE),
+    "aupimo": _aupimo(1e-5, 1e-4),
+}
+DEFAULT_NAMES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+
+
 def check_names(names: Iterable[str]) -> None:
     """Refuse an unknown metric before any work is done.
 
     Raises:
-        UserError: a name is not in `METRICS` nor `aupro_<limit>` with a limit in (0, 1].
+        UserError: a name is not in `METRICS` nor one of `aupro_<limit>`, `spro_<limit>` and
+            `aupro_destseg_<limit>` with a limit in (0, 1].
     """
     for name in names:
-        _resolve(name)
+        resolve(name)
 
 
-def evaluate(maps, masks, scores=None, labels=None, names=DEFAULT_NAMES) -> dict[str, float]:
-    """Metrics of one category, as fractions of 1.
+def evaluate(
+    maps,
+    masks,
+    scores=None,
+    labels=None,
+    names=DEFAULT_NAMES,
+    regions: Sequence[Sequence[Region] | None] | None = None,
+) -> dict[str, float]:
+    """Metrics of one category, exactly, as fractions of 1.
 
     Args:
         maps: (N, H, W) anomaly maps, higher is more anomalous; any real dtype, any scale.
         masks: (N, H, W) ground truth, {0, 1} or bool.
         scores: (N,) image scores, for the image-level metrics.
         labels: (N,) {0, 1} or bool, defective or not; by default whether the mask has a pixel.
-        names: `image_auroc`, `image_ap`, `image_f1max`, `pixel_auroc`, `pixel_ap`, `pixel_f1max`,
-            `aupro` (false positive rate up to 0.3) or `aupro_<limit>` such as `aupro_0.05`.
+        names: of `METRICS`: `image_auroc`, `image_ap`, `image_f1max`, `pixel_auroc`, `pixel_ap`,
+            `pixel_f1max`; `aupro` (false positive rate up to 0.3) and `aupro_destseg`, the same
+            as published with DeSTSeg; `iap` and `iap90`; `aupimo` (rates of good images from 1e-5
+            to 1e-4); `spro` (up to 0.05). Those with a limit take another as `aupro_0.05`.
+        regions: of each image None, or a list of (mask (H, W) bool, pixels that saturate it), one
+            for each annotated anomaly; for `spro`.
 
     Returns:
         {name: value} in the order of `names`. A metric without a value on this set, such as
@@ -61,38 +120,57 @@ def evaluate(maps, masks, scores=None, labels=None, names=DEFAULT_NAMES) -> dict
         UserError: an unknown name.
         MetricError: material that is malformed; see `Inputs`.
     """
-    values, reasons = evaluate_with_reasons(maps, masks, scores, labels, names)
+    values, reasons = evaluate_with_reasons(maps, masks, scores, labels, names, regions)
     for name, reason in reasons.items():
         logging.getLogger(__name__).warning("%s is undefined: %s", name, reason)
     return values
 
 
-def evaluate_with_reasons(maps, masks, scores=None, labels=None, names=DEFAULT_NAMES) -> Evaluation:
+def evaluate_with_reasons(
+    maps, masks, scores=None, labels=None, names=DEFAULT_NAMES, regions=None
+) -> Evaluation:
     """`evaluate`, handing the reasons back in place of logging them."""
-    metrics = {name: _resolve(name) for name in names}
-    inputs = Inputs(maps, masks, scores, labels)
+    metrics = {name: resolve(name) for name in names}
+    return values_of(metrics, Inputs(maps, masks, scores, labels, regions, weights_of(metrics)))
+
+
+def weights_of(metrics: dict[str, Metric]) -> frozenset[str]:
+    """The weights of operating points that some metrics need."""
+    return frozenset(metric.weight for metric in metrics.values() if metric.weight)
+
+
+def values_of(metrics: dict[str, Metric], source: Any) -> Evaluation:
+    """Metrics of `Inputs` or of a part of the accumulator."""
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
         try:
-            values[name] = metric(inputs)
+            values[name] = float(metric.value(getattr(source, metric.points)))
         except Undefined as reason:
             values[name] = math.nan
             reasons[name] = str(reason)
     return Evaluation(values, reasons)
 
 
-def _resolve(name: str) -> Metric:
+def resolve(name: str) -> Metric:
+    """The metric of a name.
+
+    Raises:
+        UserError: there is none.
+    """
     if name in METRICS:
         return METRICS[name]
-    if name.startswith(_LIMITED):
-        try:
-            limit = float(name.removeprefix(_LIMITED))
-        except ValueError:
-            limit = math.nan
-        if 0 < limit <= 1:
-            return lambda inputs: inputs.pixel_points.area(limit)
+    for prefix, (_, metric) in _LIMITED.items():
+        if name.startswith(f"{prefix}_"):
+            try:
+                limit = float(name.removeprefix(f"{prefix}_"))
+            except ValueError:
+                break
+            if 0 < limit <= 1:
+                return metric(limit)
+            break
     known = ", ".join(METRICS)
+    limited = ", ".join(f"{prefix}_<limit>" for prefix in sorted(_LIMITED))
     raise UserError(
-        f"unknown metric {name!r}; there are {known} and aupro_<limit> with a limit in (0, 1]"
+        f"unknown metric {name!r}; there are {known} and {limited} with a limit in (0, 1]"
     )

@@ -1,0 +1,204 @@
+"""Metrics of images that come one by one, in memory that does not grow with their pixels."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stlm_jax.metrics import checks
+from stlm_jax.metrics.bootstrap import Replicates, draw, intervals
+from stlm_jax.metrics.coarse import Coarse
+from stlm_jax.metrics.curves import Curve, curves_of
+from stlm_jax.metrics.errors import MetricError
+from stlm_jax.metrics.part import Columns, Part
+from stlm_jax.metrics.pixel_weights import REGION, Region
+from stlm_jax.metrics.registry import DEFAULT_NAMES, resolve, values_of, weights_of
+from stlm_jax.metrics.streamed import Streamed
+
+
+@dataclass(frozen=True)
+class Result:
+    """Metrics of the images of a category, as fractions of 1.
+
+    Attributes:
+        values: by metric, nan where it is undefined.
+        reasons: by metric, why it is undefined.
+        intervals: by metric, the 95 % interval over images; see `bootstrap.intervals`.
+        by_defect: by kind of defect and metric: the images of that kind against all good ones.
+        curves: `pixel_roc`, `pixel_pr`, `pro`, `image_roc`, `image_pr`, those that are defined.
+        error_bounds: by metric that is defined, how far binning may have moved the value.
+    """
+
+    values: dict[str, float]
+    reasons: dict[str, str]
+    intervals: dict[str, tuple[float, float]]
+    by_defect: dict[str, dict[str, float]]
+    curves: dict[str, Curve]
+    error_bounds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Image:
+    score: float
+    label: bool
+    defect: str
+    histograms: tuple[Coarse, Coarse] | None
+
+    def order(self) -> tuple:
+        """A key that sorts images the same in whatever order they came."""
+        digests = [one.digest() for one in self.histograms or ()]
+        return self.label, self.defect, self.score, digests
+
+
+class Accumulator:
+    """Folds images in as they come; gives the metrics of `metrics.evaluate` and more.
+
+    Maps are counted as float32 in the bins of `runs`; `Result.error_bounds` tells what that may
+    have changed. The numbers do not depend on the order of images nor on how they are split among
+    accumulators that are merged, but for the rounding of sums. It can be pickled.
+
+    Only `aupro_destseg` needs the scores themselves; with it, memory grows with the images.
+    """
+
+    def __init__(
+        self, names: Iterable[str] = DEFAULT_NAMES, bootstrap: int = 1000, seed: int = 0
+    ) -> None:
+        """Of no image yet.
+
+        Args:
+            names: as for `metrics.evaluate`.
+            bootstrap: replicates for the intervals; 0 for none.
+            seed: of the replicates.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        self._names = tuple(names)
+        self._bootstrap, self._seed = bootstrap, seed
+        metrics = self._metrics()
+        weights = tuple(sorted(weights_of(metrics) | {REGION}))  # the curves need regions
+        keep_scores = any(metric.points == "region_scores" for metric in metrics.values())
+        self._columns = Columns(weights, keep_scores)
+        self._images: list[_Image] = []
+        self._good = Part(self._columns, good=True)
+        self._defective: dict[str, Part] = {}
+
+    def add(
+        self,
+        anomaly_map,
+        mask,
+        score: float,
+        label: bool,
+        defect: str,
+        regions: Sequence[Region] | None = None,
+    ) -> None:
+        """Fold one image in; sizes may differ from image to image.
+
+        Args:
+            anomaly_map: (H, W) real numbers, counted as float32; higher is more anomalous.
+            mask: (H, W) bool or {0, 1}, true on defects. None for a defective image whose ground
+                truth is unknown, which then counts in image metrics only, or for a good one.
+            score: of the image.
+            label: whether the image is defective; its mask may be empty all the same.
+            defect: the kind of defect; of a good image it does not matter.
+            regions: for `spro`, (mask (H, W) bool, pixels that saturate it) of each annotated
+                anomaly, as in `pixel_weights`.
+
+        Raises:
+            MetricError: shapes disagree, a value is not finite, a mask is not 0 or 1, a good
+                image has defective pixels, or a region is not within the mask. Nothing is added.
+        """
+        values = _map(anomaly_map)
+        known = None if mask is None else checks.binary("mask", mask)
+        if known is not None and known.shape != values.shape:
+            raise MetricError(f"mask has shape {known.shape} but anomaly_map {values.shape}")
+        image_score = checks.finite("score", score)
+        if image_score.ndim:
+            raise MetricError(f"score has shape {image_score.shape}; give one number")
+        defective = bool(checks.binary("label", label))
+        if not defective and known is not None and known.any():
+            raise MetricError("label says good but the mask has defective pixels")
+        if regions is not None and known is None:
+            raise MetricError("regions come without a mask")
+        histograms = None
+        if known is not None or not defective:
+            part = self._part(defect) if defective else self._good
+            histograms = part.add(values, known, not defective, regions)
+        self._images.append(_Image(float(image_score), defective, str(defect), histograms))
+
+    def merge(self, other: "Accumulator") -> None:
+        """Fold in all that another, of the same settings, has seen; it is left as it is.
+
+        Raises:
+            MetricError: its names, replicates or seed are others.
+        """
+        if other._settings() != self._settings():
+            raise MetricError(
+                f"accumulators of other settings cannot be merged: {other._settings()} and "
+                f"{self._settings()}"
+            )
+        self._images += other._images
+        self._good.merge(other._good)
+        for defect, part in other._defective.items():
+            self._part(defect).merge(part)
+
+    def result(self) -> Result:
+        """The metrics of all images so far; more may be added afterwards."""
+        metrics = self._metrics()
+        images = sorted(self._images, key=_Image.order)
+        whole = self._streamed(images, [self._good, *self._defective.values()])
+        values, reasons = values_of(metrics, whole)
+        replicates = {}
+        if self._bootstrap and images:
+            scores, labels = _scores(images), _labels(images)
+            counts = draw(labels, self._bootstrap, self._seed)
+            histograms = [image.histograms for image in images]
+            drawn = Replicates(counts, scores, labels, histograms, self._columns, whole)
+            replicates = intervals(metrics, values, drawn)
+        bounds = {
+            name: metric.bound(getattr(whole, metric.points))
+            for name, metric in metrics.items()
+            if name not in reasons
+        }
+        return Result(
+            values, reasons, replicates, self._by_defect(images), curves_of(whole), bounds
+        )
+
+    def _by_defect(self, images: list[_Image]) -> dict[str, dict[str, float]]:
+        metrics = self._metrics()
+        result = {}
+        for defect in sorted({image.defect for image in images if image.label}):
+            chosen = [image for image in images if not image.label or image.defect == defect]
+            streamed = self._streamed(chosen, [self._good, self._part(defect)])
+            result[defect] = values_of(metrics, streamed).values
+        return result
+
+    def _streamed(self, images: list[_Image], parts: list[Part]) -> Streamed:
+        return Streamed(self._columns, parts, _scores(images), _labels(images))
+
+    def _part(self, defect: str) -> Part:
+        return self._defective.setdefault(defect, Part(self._columns))
+
+    def _metrics(self):
+        return {name: resolve(name) for name in self._names}
+
+    def _settings(self) -> tuple:
+        return self._names, self._bootstrap, self._seed
+
+
+def _map(values) -> np.ndarray:
+    array = checks.finite("anomaly_map", values)
+    if array.ndim != 2 or not array.size:
+        raise MetricError(f"anomaly_map has shape {array.shape}; give (height, width)")
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            array = checks.finite("anomaly_map as float32", array.astype(np.float32))
+    return array
+
+
+def _scores(images: list[_Image]) -> np.ndarray:
+    return np.array([image.score for image in images], np.float64)
+
+
+def _labels(images: list[_Image]) -> np.ndarray:
+    return np.array([image.label for image in images], bool)

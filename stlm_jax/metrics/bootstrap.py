@@ -1,0 +1,149 @@
+"""Intervals of metrics over the images: resampled with repetition, good and defective apart."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stlm_jax.metrics.coarse import Coarse, common_bins
+from stlm_jax.metrics.errors import Undefined
+from stlm_jax.metrics.operating_points import OperatingPoints
+from stlm_jax.metrics.part import GOOD, NORMAL, POSITIVE, Columns
+from stlm_jax.metrics.pixel_weights import SHARE
+from stlm_jax.metrics.registry import Metric
+from stlm_jax.metrics.streamed import Streamed
+
+_LEVEL = 0.95
+_IMAGES, _REPLICATES = 128, 64  # handled at once, so that memory stays bounded
+Histograms = Sequence[tuple[Coarse, Coarse] | None]
+
+
+def draw(labels: np.ndarray, replicates: int, seed: int) -> np.ndarray:
+    """(B + 1, N) how often each image counts: once in the first row, then as drawn.
+
+    The numbers of good and of defective images stay what they are.
+
+    Args:
+        labels: (N,) bool.
+        replicates: B.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.ones((replicates + 1, len(labels)))
+    for label in (False, True):
+        chosen = np.flatnonzero(labels == label)
+        if len(chosen):
+            even = np.full(len(chosen), 1 / len(chosen))
+            counts[1:, chosen] = rng.multinomial(len(chosen), even, replicates)
+    return counts
+
+
+def intervals(
+    metrics: dict[str, Metric], values: dict[str, float], replicates: "Replicates"
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of those metrics that have a value.
+
+    Histograms of images are coarser than what the values are computed from; the interval is moved
+    by the difference. A metric that most replicates leave undefined has none, nor has
+    `aupro_destseg`, for which histograms do not suffice.
+    """
+    tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
+    result = {}
+    for name, metric in metrics.items():
+        if not np.isfinite(values[name]) or metric.points == "region_scores":
+            continue
+        try:
+            found = np.concatenate([_values(metric, points) for points in replicates.of(metric)])
+        except Undefined:
+            continue
+        drawn = found[1:][np.isfinite(found[1:])]
+        if np.isfinite(found[0]) and 2 * len(drawn) > len(found[1:]):
+            low, high = np.clip(np.quantile(drawn, tails) + values[name] - found[0], 0, 1)
+            result[name] = (float(low), float(high))
+    return result
+
+
+def _values(metric: Metric, points: OperatingPoints) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = metric.value(points)
+    return np.where((points.positives > 0) & (points.negatives > 0), found, np.nan)
+
+
+class Replicates:
+    """Operating points of drawn sets of images."""
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        histograms: Histograms,
+        columns: Columns,
+        whole: Streamed,
+    ):
+        """Sum the images' histograms.
+
+        Args:
+            counts: (B, N) as `draw` gives them.
+            scores: (N,) float64.
+            labels: (N,) bool.
+            histograms: of each image as `Part.add` gives them, or None.
+            columns: which sums they have.
+            whole: the images, together.
+        """
+        self._counts, self._scores, self._labels = counts, scores, labels
+        present = [histogram for histogram in histograms if histogram is not None]
+        shift, bins = common_bins([one for pair in present for one in pair])
+        self._tied = _tied(whole, shift, bins)[::-1]
+        self._sums: dict[str, np.ndarray] = {}
+        for side, names in enumerate((columns.of_normals, columns.of_positives)):
+            of_images = [None if pair is None else pair[side] for pair in histograms]
+            sums = _sums(counts, of_images, len(names), shift, bins)
+            self._sums |= {name: of_name[..., ::-1] for name, of_name in zip(names, sums)}  # noqa: B905
+
+    def of(self, metric: Metric):
+        """Points with leading axis, some replicates at a time, in order."""
+        for first in range(0, len(self._counts), _REPLICATES):
+            some = slice(first, first + _REPLICATES)
+            if metric.points == "image_points":
+                yield self._image_points(self._counts[some])
+            else:
+                negative = GOOD if metric.weight == SHARE else NORMAL
+                weights = {metric.weight: self._sums[metric.weight][some]} if metric.weight else {}
+                yield OperatingPoints(
+                    self._sums[POSITIVE][some], self._sums[negative][some], weights, self._tied
+                )
+
+    def _image_points(self, counts: np.ndarray) -> OperatingPoints:
+        order = np.argsort(-self._scores, kind="stable")
+        falling = self._scores[order]
+        starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
+        positive, negative = (
+            np.add.reduceat((counts * chosen)[:, order], starts, axis=1)
+            for chosen in (self._labels, ~self._labels)
+        )
+        return OperatingPoints(positive, negative)
+
+
+def _sums(
+    counts: np.ndarray, histograms: Sequence[Coarse | None], columns: int, shift: int, bins
+) -> np.ndarray:
+    """(columns, B, K) sums over images, each counted as often as drawn."""
+    total = np.zeros((columns, len(counts), len(bins)))
+    for first in range(0, len(histograms), _IMAGES):
+        some = histograms[first : first + _IMAGES]
+        dense = np.zeros((columns, len(some), len(bins)))
+        for row, one in enumerate(some):
+            if one is not None:
+                place = np.searchsorted(bins, one.bins >> (shift - one.shift))
+                for column in range(columns):
+                    np.add.at(dense[column, row], place, one.amounts[column])
+        total += counts[:, first : first + _IMAGES] @ dense
+    return total
+
+
+def _tied(whole: Streamed, shift: int, bins: np.ndarray) -> np.ndarray:
+    """(K,) whether all scores of all images in a merged bin are one float."""
+    fine, tied = whole.tied()
+    place = np.searchsorted(bins, fine >> shift)
+    several = np.bincount(place, minlength=len(bins)) > 1
+    return (np.bincount(place[tied], minlength=len(bins)) > 0) & ~several

@@ -1,0 +1,121 @@
+"""What is kept of the images of one kind of defect, or of all good ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stlm_jax.metrics.bins import Bins
+from stlm_jax.metrics.coarse import Coarse
+from stlm_jax.metrics.destseg import RegionScores
+from stlm_jax.metrics.pixel_weights import SATURATED, SHARE, Region, pixel_weights
+from stlm_jax.metrics.runs import Runs, without_negative_zero
+
+NORMAL, POSITIVE, GOOD = "normal", "positive", "good"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is summed over pixels.
+
+    Attributes:
+        weights: the weights of `pixel_weights` that are summed of defective pixels.
+        keep_scores: whether the scores themselves are kept as well, for `destseg`.
+    """
+
+    weights: tuple[str, ...]
+    keep_scores: bool
+
+    @property
+    def of_positives(self) -> tuple[str, ...]:
+        """The sums of defective pixels: their number and their weights."""
+        return (POSITIVE, *self.weights)
+
+    @property
+    def of_normals(self) -> tuple[str, ...]:
+        """The sums of normal pixels: their number and, if asked for, that of good images.
+
+        A good image counts 1 in all, whatever its size.
+        """
+        return (NORMAL, GOOD) if SHARE in self.weights else (NORMAL,)
+
+
+class Part:
+    """Sums over the pixels of some images, in memory that does not grow with their number."""
+
+    def __init__(self, columns: Columns, good: bool = False):
+        """Of no image yet; a part for good images only has no room for defective pixels."""
+        self.columns = columns
+        self.bins = Bins(columns.of_normals + (() if good else columns.of_positives))
+        self.without_regions = self.good_pixels = 0
+        self.scores = RegionScores()
+
+    def add(
+        self,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        good: bool,
+        regions: Sequence[Region] | None,
+    ) -> tuple[Coarse, Coarse]:
+        """Add an image.
+
+        Args:
+            values: (H, W) float32, finite.
+            mask: (H, W) bool, or None where no pixel is defective.
+            good: whether the image is good, not only its mask empty.
+            regions: as in `pixel_weights`.
+
+        Returns:
+            Histograms of the image's own: of its normal pixels, with the sums `of_normals`, and of
+            its defective ones, with the sums `of_positives`.
+
+        Raises:
+            MetricError: see `pixel_weights`.
+        """
+        values = without_negative_zero(values)
+        if mask is not None and not mask.any():
+            mask = None
+        found = values[mask] if mask is not None else values[:0, 0]
+        weights = (
+            {}
+            if mask is None
+            else pixel_weights(self.columns.weights, found, mask, regions)  # may refuse: first
+        )
+        self.without_regions += SATURATED in weights and regions is None
+        self.good_pixels += values.size if good else 0
+        if self.columns.keep_scores:
+            self.scores.add(values, np.zeros_like(values, bool) if mask is None else mask)
+        normal = values.ravel() if mask is None else values[~mask]
+        normals = self._add_normals(normal, 1 / values.size if good else 0.0)
+        return normals, self._add_positives(found, weights)
+
+    def merge(self, other: "Part") -> None:
+        """Add all images of another."""
+        self.bins.merge(other.bins)
+        self.scores.merge(other.scores)
+        self.without_regions += other.without_regions
+        self.good_pixels += other.good_pixels
+
+    def _add_normals(self, values: np.ndarray, share: float) -> Coarse:
+        runs = Runs.of(np.sort(values))
+        amounts = {NORMAL: runs.counts.astype(np.float64)}
+        if GOOD in self.columns.of_normals:
+            amounts[GOOD] = share * amounts[NORMAL]
+        self.bins.add(runs, amounts)
+        return _coarse(runs, amounts)
+
+    def _add_positives(self, values: np.ndarray, weights: dict[str, np.ndarray]) -> Coarse:
+        order = np.argsort(values)
+        runs = Runs.of(values[order])
+        amounts = {POSITIVE: runs.counts.astype(np.float64)}
+        for name in self.columns.weights:
+            amounts[name] = (
+                np.add.reduceat(weights[name][order], runs.starts) if len(values) else np.zeros(0)
+            )
+        if len(values):
+            self.bins.add(runs, amounts)
+        return _coarse(runs, amounts)
+
+
+def _coarse(runs: Runs, amounts: dict[str, np.ndarray]) -> Coarse:
+    return Coarse.of(runs.bins, np.stack(list(amounts.values())))

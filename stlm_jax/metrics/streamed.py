@@ -1,0 +1,80 @@
+"""Operating points of accumulated images, by the same names as those of exact `Inputs`."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from stlm_jax.metrics import undefined
+from stlm_jax.metrics.destseg import RegionScores
+from stlm_jax.metrics.operating_points import OperatingPoints
+from stlm_jax.metrics.part import GOOD, NORMAL, POSITIVE, Columns, Part
+from stlm_jax.metrics.pixel_weights import SATURATED, SHARE
+
+
+class Streamed:
+    """The union of some parts, and the scores of their images."""
+
+    def __init__(
+        self, columns: Columns, parts: Iterable[Part], scores: np.ndarray, labels: np.ndarray
+    ):
+        """Merge.
+
+        Args:
+            columns: those of the parts.
+            parts: left as they are.
+            scores: (N,) float64 of images.
+            labels: (N,) bool.
+        """
+        self._scores, self._labels, self._columns = scores, labels, columns
+        whole = Part(columns)
+        for part in parts:
+            whole.merge(part)
+        self._regions, self._without_regions = whole.scores, whole.without_regions
+        self._good_pixels = whole.good_pixels
+        self._bins, self._sums, self._tied = whole.bins.rows()
+
+    @cached_property
+    def image_points(self) -> OperatingPoints:
+        """See `Inputs`."""
+        undefined.unless_images(self._labels)
+        return OperatingPoints.of(self._scores[self._labels], self._scores[~self._labels])
+
+    @cached_property
+    def pixel_points(self) -> OperatingPoints:
+        """See `Inputs`."""
+        undefined.unless_pixels(self._has(POSITIVE), self._has(NORMAL))
+        return self._points(NORMAL, self._columns.weights)
+
+    @cached_property
+    def saturated_points(self) -> OperatingPoints:
+        """See `Inputs`."""
+        undefined.unless_regions(self._without_regions, self._has(SATURATED))
+        return self.pixel_points
+
+    @cached_property
+    def share_points(self) -> OperatingPoints:
+        """See `Inputs`; a good image counts 1 whatever its size."""
+        undefined.unless_shared(self._has(POSITIVE), self._has(GOOD))
+        points = self._points(GOOD, (SHARE,))
+        return replace(points, resolution=1 / self._good_pixels)
+
+    @cached_property
+    def region_scores(self) -> RegionScores:
+        """See `Inputs`."""
+        undefined.unless_pixels(self._has(POSITIVE), self._has(NORMAL))
+        return self._regions
+
+    def tied(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bins (K,) in use, rising, and (K,) whether all scores in each are one float."""
+        return self._bins, self._tied
+
+    def _has(self, column: str) -> bool:
+        return bool(self._sums[column].any())
+
+    def _points(self, negative: str, weights: tuple[str, ...]) -> OperatingPoints:
+        falling = {name: values[::-1] for name, values in self._sums.items()}
+        return OperatingPoints(
+            falling[POSITIVE], falling[negative], {w: falling[w] for w in weights}, self._tied[::-1]
+        )
