@@ -10,6 +10,10 @@ or a table with the columns image, split, label, mask, defect and category:
     … --config.data.csv=images.csv
 with --config.data.texture_root=dtd/images --config.teacher.checkpoint=sam_vit_h_4b8939.pth.
 Parts that may lie in any direction: --config.data.rotation.default=right_angles.
+
+A tenth of the good images is kept from training to estimate the threshold from, unless there are
+others in DIR/validation/good. With defective ones in DIR/validation/<defect> the threshold is that
+of the largest F1. In a table these are the rows whose split is validation.
 """
 
 import ml_collections
@@ -21,4 +25,5 @@ def get_config() -> ml_collections.ConfigDict:
     c = default()
     c.data.source = "folder"
     c.data.categories = ("all",)
+    c.calibration.held_out = 0.1
     return c

@@ -1,5 +1,8 @@
 r"""The published setting on MVTec AD: 15 categories, one model each, SAM ViT-H as the teacher.
 
+Training takes all good images, and so thresholds come from images that the model knows and are
+optimistic; --config.calibration.held_out=0.1 keeps a tenth for them.
+
 Give the folders on the command line:
     python -m stlm_jax.main --config=configs/mvtec.py --config.data.root=mvtec_ad \
         --config.data.texture_root=dtd/images --config.teacher.checkpoint=sam_vit_h_4b8939.pth

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 
 from conversion.inference_function import OUTPUTS, make_inference_fn
-from stlm_jax import metrics
-from stlm_jax.data.images import load_images, load_masks
+from stlm_jax import dataset, metrics
+from stlm_jax.data.images import load_masks, resize_map
 from stlm_jax.data.records import Record
 from stlm_jax.errors import UserError
+from stlm_jax.inference import Detector
 from stlm_jax.models.resize import interpolation_matrix
 from stlm_jax.progress import ProgressLine
 from stlm_jax.trained import Trained
@@ -86,20 +87,24 @@ def refuse_difference(path: str | Path, found: dict[str, float], tolerance: floa
             )
 
 
-def auroc(run: Run, records: Sequence[Record], size: int, label: str) -> dict[str, float]:
-    """Image and pixel AUROC, in 0..1, on labelled images.
+def auroc(run: Run, trained: Trained, records: Sequence[Record], label: str) -> dict[str, float]:
+    """Image and pixel AUROC, in 0..1, on labelled images, shown and measured as in evaluation.
 
     Pixels count where the ground truth is known. `label` names the progress line.
     """
+    detector, size = Detector(run, trained.description), trained.config.image_size
     progress = ProgressLine(label, len(records), unit="image")
-    results = []
-    for index, record in enumerate(records, 1):
-        results.append(run(load_images([record], size)))
-        progress.update(index)
+    read, found_maps, found_scores = [], [], []
+    for index, view in dataset.reading(trained.config).views([r.image for r in records]):
+        (anomaly_map,), score = detector.look([view])
+        read.append(records[index])
+        found_maps.append(resize_map(anomaly_map, (size, size)))
+        found_scores.append(score)
+        progress.update(index + 1)
     progress.close()
-    maps, scores = (np.concatenate(values) for values in zip(*results, strict=True))
-    masks, labels = load_masks(records, size), np.array([record.label for record in records])
-    known = np.array([record.has_truth for record in records])
+    masks, labels = load_masks(read, size), np.array([record.label for record in read])
+    known = np.array([record.has_truth for record in read])
+    maps, scores = np.stack(found_maps), np.concatenate(found_scores)
     of_images, of_pixels = AUROC
     return {
         **metrics.evaluate(maps, masks, scores, labels, names=(of_images,)),

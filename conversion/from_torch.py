@@ -15,15 +15,19 @@ from flax import traverse_util
 from numpy.typing import ArrayLike
 
 from conversion import layouts
+from conversion.beside import path_beside, read_beside
 from conversion.command_line import check_output, exit_status
+from conversion.inference_function import weights_digest
 from conversion.names import from_torch_layout
 from conversion.read_torch import open_state_dict
 from conversion.unused import Spec, unused_tensors
+from stlm_jax.description import Description, text_values
 from stlm_jax.errors import UserError
 from stlm_jax.initialization import variable_shapes
+from stlm_jax.lazy_tensor import LazyTensor
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.progress import ProgressLine, note
-from stlm_jax.weights_file import UNUSED_FOLDER, Entry, Weights, write_weights
+from stlm_jax.weights_file import UNUSED_FOLDER, Entry, Weights, nest, write_weights
 
 Tensors = Mapping[str, Any]  # name to array, or to anything else that NumPy makes an array of
 Target = Mapping[str, Any]  # {'params': …, 'batch_stats': …} with leaves that have a shape
@@ -102,20 +106,23 @@ class Checkpoint:
       tensors: published name to tensor; the names of the layout `stlm` for an STLM.
       unused: the known-unused ones among them.
       target: shapes of the variables that the others fill.
+      known: of an STLM, what the description beside the file says, as metadata.
     """
 
     layout: str
     tensors: Tensors
     unused: dict[str, Spec]
     target: Target
+    known: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def metadata(self) -> dict[str, str]:
-        """`kind` and `layout` of the weights file."""
+        """Of the weights file: `kind`, `layout` and what is known of the model."""
         published = (*layouts.SAM_LAYOUTS, layouts.STLM)
         return {
             "kind": "stlm" if self.layout == layouts.STLM else "sam",
             "layout": self.layout if self.layout in published else "",
+            **self.known,
         }
 
     def entries(self, dtype: Any) -> Iterator[Entry]:
@@ -174,9 +181,28 @@ def open_checkpoint(
         else:
             model = build_sam(layouts.SAM_LAYOUTS.get(found, found))
         target = variable_shapes(model)
-        return Checkpoint(found, tensors, match(tensors, target), target)
+        checkpoint = Checkpoint(found, tensors, match(tensors, target), target)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    if found != layouts.STLM:
+        return checkpoint
+    return dataclasses.replace(checkpoint, known=_known(path, checkpoint))
+
+
+def _known(path: str | Path, checkpoint: Checkpoint) -> dict[str, str]:
+    """What the description beside `path` says, unless it is of other weights."""
+    beside, described = path_beside(path), read_beside(path)
+    if not described:
+        return {}
+    tensors = {
+        name: LazyTensor(shape, read)
+        for name, shape, _, read in checkpoint.entries(np.float32)
+        if not name.startswith(UNUSED_FOLDER)
+    }
+    if described.get("weights_sha256") != weights_digest(nest(path, tensors)):
+        note(f"{beside}: ignored, it is of other weights than {path}")
+        return {}
+    return text_values(Description.read(beside, described).values())
 
 
 def _open(path: str | Path) -> tuple[Tensors, str]:
@@ -194,18 +220,6 @@ def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
 def read_checkpoint(path: str | Path, segmentation: str | Path | None = None) -> Weights:
     """A published checkpoint converted in memory; raises as `open_checkpoint` does."""
     return open_checkpoint(path, segmentation).read()
-
-
-def read_stlm(path: str | Path, segmentation: str | Path | None = None) -> dict[str, Any]:
-    """Variables of a published STLM, one file or the pair.
-
-    Raises:
-      UserError: as `open_checkpoint` does, or the file is of a SAM.
-    """
-    checkpoint = open_checkpoint(path, segmentation)
-    if checkpoint.layout != layouts.STLM:
-        raise UserError(f"{path}: looks like {checkpoint.layout}, not an STLM")
-    return checkpoint.read().variables
 
 
 def convert_file(

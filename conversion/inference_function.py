@@ -10,9 +10,11 @@ import numpy as np
 from flax import traverse_util
 
 from stlm_jax import __version__
+from stlm_jax.description import Description
 from stlm_jax.inference_step import make_predict_fn
 from stlm_jax.models.build import build_stlm
 from stlm_jax.trained import Trained
+from stlm_jax.weights_file import FORMAT
 
 INPUT = "image"
 OUTPUTS = ("anomaly_map", "anomaly_score")
@@ -54,16 +56,12 @@ def weights_digest(variables: Any) -> str:
     return digest.hexdigest()
 
 
-def describe(trained: Trained, precision: str) -> dict[str, Any]:
-    """The metadata of an export; `threshold` and `normaliser` are None where not estimated."""
+def describe(description: Description, variables: Any, precision: str) -> dict[str, Any]:
+    """What an export says of itself, by name; None of what is not known."""
     return {
-        "format": "stlm_jax",
+        "format": FORMAT,
         "version": __version__,
-        "category": trained.category,
-        "threshold": trained.threshold,
-        "normaliser": trained.normaliser,
-        "image_size": trained.config.image_size,
-        "score_top_k": trained.config.evaluate.score_top_k,
+        **description.values(),
         "precision": precision,
-        "weights_sha256": weights_digest(trained.variables),
+        "weights_sha256": weights_digest(variables),
     }

@@ -22,6 +22,7 @@ from conversion.onnx_graph import build_graph
 from conversion.onnx_session import open_session, run
 from conversion.quantise import to_int8
 from stlm_jax.data.records import Record
+from stlm_jax.description import text_values
 from stlm_jax.files import write_atomically
 from stlm_jax.trained import Trained
 
@@ -62,8 +63,8 @@ def export_onnx(
         to_float16(model)
     elif calibration is not None:
         model = to_int8(model, calibration)
-    for name, value in describe(trained, precision).items():
-        model.metadata_props[name] = "" if value is None else str(value)
+    description = describe(trained.description, trained.variables, precision)
+    model.metadata_props.update(text_values(description))
     content = ir.to_proto(model).SerializeToString()
     found: dict[str, float] = {}
     if verify:
@@ -79,13 +80,12 @@ def _verify(
     calibration: np.ndarray | None,
     evaluation: Sequence[Record],
 ) -> dict[str, float]:
-    size = trained.config.image_size
     flax, exported = flax_run(trained), functools.partial(run, open_session(content))
     if calibration is None:
-        return differences(flax, exported, drawn_images(size))
+        return differences(flax, exported, drawn_images(trained.config.image_size))
     found = differences(flax, exported, with_defects(calibration[:_COMPARED]))
     if evaluation:
-        before = auroc(flax, evaluation, size, "AUROC of float32")
-        after = auroc(exported, evaluation, size, "AUROC of int8")
+        before = auroc(flax, trained, evaluation, "AUROC of float32")
+        after = auroc(exported, trained, evaluation, "AUROC of int8")
         found |= after | {f"{name}_loss": before[name] - after[name] for name in AUROC}
     return found

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from conversion.inference_function import INPUT, OUTPUTS
+from stlm_jax.description import Description
 from stlm_jax.errors import UserError
+from stlm_jax.weights_file import FORMAT
 
 
 def open_session(model: str | bytes):
@@ -34,10 +36,7 @@ class OnnxModel:
 
     Attributes:
       metadata: what the file says of itself, text by name.
-      image_size: side in pixels of the images that it takes.
-      category: what it was trained on; empty where that is not known.
-      threshold: score from which an image is anomalous, or None.
-      normaliser: divides scores, or None.
+      description: category, image size, geometry and thresholds.
     """
 
     def __init__(self, path: str | Path):
@@ -57,17 +56,10 @@ class OnnxModel:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: onnxruntime cannot read it ({reason})") from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        if self.metadata.get("format") != "stlm_jax":
+        if self.metadata.get("format") != FORMAT:
             raise UserError(f"{path}: not a detector exported by conversion.to_onnx")
-        self.image_size = int(self.metadata["image_size"])
-        self.category = self.metadata["category"]
-        self.threshold = _number(self.metadata["threshold"])
-        self.normaliser = _number(self.metadata["normaliser"])
+        self.description = Description.read(path, self.metadata)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Maps (N, S, S) and scores (N,), float32, of uint8 (N, S, S, 3); S is `image_size`."""
+        """Maps (N, S, S) and scores (N,), float32, of uint8 (N, S, S, 3); S is the image size."""
         return run(self._session, np.asarray(images))
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from stlm_jax import dataset
-from stlm_jax.data.images import read_image
 from stlm_jax.data.layout import list_images
 from stlm_jax.data.records import File, Record
 from stlm_jax.errors import UserError
@@ -18,12 +17,11 @@ def calibration_images(trained: Trained, folder: Path | None) -> np.ndarray:
     """Images to calibrate with: of `folder`, or of the run's training split.
 
     Returns:
-      At most `CALIBRATION_IMAGES`, evenly spread, uint8 (N, S, S, 3).
+      At most `CALIBRATION_IMAGES`, evenly spread, uint8 (N, S, S, 3), as the model sees them.
 
     Raises:
       UserError: there are none.
     """
-    size = trained.config.image_size
     if folder is not None:
         paths: list[File] = [*list_images(folder)]
         if not paths:
@@ -37,7 +35,11 @@ def calibration_images(trained: Trained, folder: Path | None) -> np.ndarray:
             )
     count = min(len(paths), CALIBRATION_IMAGES)
     chosen = np.linspace(0, len(paths) - 1, count).round().astype(int)
-    return np.stack([read_image(paths[index], size) for index in chosen])
+    views = dataset.reading(trained.config).views([paths[index] for index in chosen])
+    images = [view.pixels for _, view in views]
+    if not images:
+        raise UserError(f"none of {count} images to calibrate int8 with can be read")
+    return np.stack(images)
 
 
 def run_records(trained: Trained, split: str) -> list[Record]:

@@ -7,7 +7,6 @@ for any N. `OUT.json` beside it says what it is.
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from conversion.beside import write_beside
 from conversion.command_line import exit_status
 from conversion.export_arguments import export_parser, load_exportable
 from conversion.export_checks import (
@@ -62,13 +62,13 @@ def export_stablehlo(
             found = differences(flax_run(trained), read_stablehlo(content), images)
         refuse_difference(path, found, TOLERANCE)
     description = {
-        **describe(trained, "float32"),
+        **describe(trained.description, trained.variables, "float32"),
         "platforms": list(platforms),
         "input": INPUT,
         "outputs": list(OUTPUTS),
     }
     write_atomically(path, content)
-    write_atomically(f"{path}.json", json.dumps(description, indent=2) + "\n")
+    write_beside(path, description)
     return found
 
 

@@ -1,5 +1,6 @@
 """Flax weights as published checkpoints: `python -m conversion.to_torch CKPT OUT.pt`.
 
+What they cannot hold, an STLM's thresholds and how it was shown images, goes into `OUT.pt.json`.
 The published layouts also hold tensors that STLM never computes with. They come from the weights
 file, if a published checkpoint brought them there; else they are zeros of the published shapes.
 """
@@ -15,13 +16,17 @@ import numpy as np
 from flax import traverse_util
 
 from conversion import layouts
+from conversion.beside import write_beside
 from conversion.command_line import check_output, exit_status
 from conversion.from_torch import read_checkpoint
+from conversion.inference_function import describe
 from conversion.names import to_torch_layout
 from conversion.unused import unused_tensors
+from stlm_jax.description import Description
 from stlm_jax.errors import UserError
 from stlm_jax.files import open_atomically
 from stlm_jax.progress import ProgressLine, note
+from stlm_jax.trained import load_trained
 from stlm_jax.weights_file import is_ours, nest, open_weights, write_safetensors
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
@@ -76,21 +81,32 @@ def stlm_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: tensor.read() for name, tensor in torch_tensors(variables).items()}
 
 
-def open_variables(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Variables and known-unused tensors of a weights file, a published file or a trained run.
+class Model(NamedTuple):
+    """What there is to write of a model: `torch_tensors`' arguments, and what describes an STLM."""
+
+    variables: Mapping[str, Any]
+    unused: Mapping[str, Any]
+    description: Description | None
+
+
+def open_model(path: Path) -> Model:
+    """The model of a weights file, a published file or a trained run.
 
     Raises:
       UserError: there is no model at `path`, or it is damaged.
     """
     if is_ours(path):
-        variables, unused, _ = open_weights(path)
-        return nest(path, variables), dict(unused)
+        flat, unused, metadata = open_weights(path)
+        return Model(nest(path, flat), unused, _description(path, metadata))
     if path.is_file():
         weights = read_checkpoint(path)
-        return weights.variables, dict(weights.unused)
-    from stlm_jax.trained import load_trained
+        return Model(weights.variables, weights.unused, _description(path, weights.metadata))
+    trained = load_trained(path)
+    return Model(trained.variables, {}, trained.description)
 
-    return dict(load_trained(path).variables), {}
+
+def _description(path: Path, metadata: Mapping[str, str]) -> Description | None:
+    return Description.read(path, metadata) if metadata["kind"] == "stlm" else None
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -121,10 +137,10 @@ def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = None) -> None:
-    """Writes the published checkpoint of a model.
+    """Writes the published checkpoint of a model, and `output`.json of what describes an STLM.
 
     Args:
-      checkpoint: as `path` of `open_variables`: a file, or a run's category folder.
+      checkpoint: a file, or a run's category folder.
       output: `.pt`, `.pth` or `.safetensors`; an STLM is one file of the layout `stlm`, or its
         two-stream half where `segmentation` is given.
       segmentation: the file of the FA module's half.
@@ -138,15 +154,18 @@ def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = Non
         check_output(path, checkpoint)
     if segmentation:
         check_output(segmentation, output)
-    tensors = torch_tensors(*open_variables(checkpoint))
+    model = open_model(checkpoint)
+    tensors = torch_tensors(model.variables, model.unused)
     if segmentation is None:
         write_state_dict(output, tensors)
-        return
-    two_stream, half = layouts.split(tensors)
-    if not half:
-        raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
-    write_state_dict(output, two_stream)
-    write_state_dict(segmentation, half)
+    else:
+        two_stream, half = layouts.split(tensors)
+        if not half:
+            raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
+        write_state_dict(output, two_stream)
+        write_state_dict(segmentation, half)
+    if model.description:
+        write_beside(output, describe(model.description, model.variables, "float32"))
 
 
 def main(command_line: list[str] | None = None) -> int:
@@ -158,7 +177,12 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument(
         "checkpoint", type=Path, metavar="CKPT", help="a weights file or a run's category folder"
     )
-    parser.add_argument("output", type=Path, metavar="OUT", help=".pt, .pth or .safetensors")
+    parser.add_argument(
+        "output",
+        type=Path,
+        metavar="OUT",
+        help=".pt, .pth or .safetensors; OUT.json goes beside an STLM's",
+    )
     parser.add_argument(
         "--segmentation",
         type=Path,

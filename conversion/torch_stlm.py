@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from conversion.beside import read_beside
 from conversion.names import UNUSED
 from conversion.read_torch import open_state_dict
 from conversion.torch_decoder import SharedDecoder
@@ -114,6 +115,8 @@ class TorchStlm(nn.Module):
     def load(cls, path: Path, segmentation: Path | None = None) -> "TorchStlm":
         """The model of a weights file, as `from_state_dict` makes it.
 
+        `score_top_k` is taken from `path`.json, where `conversion.to_torch` has left one.
+
         Args:
           path: `.pt`, `.pth` or `.safetensors` file of both the two-stream tensors and, prefixed
             'segmentation.', those of the FA module; or the published two-stream file.
@@ -127,11 +130,13 @@ class TorchStlm(nn.Module):
             other = open_state_dict(segmentation)
             tensors |= {f"segmentation.{name}": tensor for name, tensor in other.items()}
         try:
-            return cls.from_state_dict(
+            model = cls.from_state_dict(
                 {name: torch.from_numpy(np.array(x, np.float32)) for name, x in tensors.items()}
             )
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        model.score_top_k = read_beside(path).get("score_top_k", model.score_top_k)
+        return model
 
     @classmethod
     def from_state_dict(cls, tensors: Tensors) -> "TorchStlm":

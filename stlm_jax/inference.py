@@ -1,16 +1,17 @@
 """Finished models as functions of images: `Detector` finds anomalies, `Sam` gives features."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
 
-from stlm_jax.data.geometry import SQUASH
+from stlm_jax.calibration import Calibration
 from stlm_jax.data.images import resize_images, resize_map
-from stlm_jax.data.reading import Reading
+from stlm_jax.data.reading import Reading, View
+from stlm_jax.description import Description
 from stlm_jax.errors import UserError
 from stlm_jax.inference_step import make_predict_fn, mean_of_largest
 from stlm_jax.trained import check_image_size, load_trained
@@ -27,38 +28,50 @@ class Detection:
       anomaly_map: (N, H, W) float32, of the images' own size.
       score: (N,) float32.
       is_anomalous: (N,) bool, score > threshold; None where no threshold is stored.
+      normalised: (N,) float64 in 0..1, above 0.5 where anomalous; None likewise.
     """
 
     anomaly_map: np.ndarray
     score: np.ndarray
     is_anomalous: np.ndarray | None
+    normalised: np.ndarray | None
 
 
 class Detector:
     """A trained STLM, from a checkpoint of this package, a torch file or an exported `.onnx`.
 
     Attributes:
-      category: what it was trained on; empty where that is not known.
-      image_size: side in pixels of what the network sees.
-      threshold: score from which an image is anomalous, or None.
+      description: category, image size, geometry and thresholds.
     """
 
     def __init__(
         self,
         infer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-        image_size: int,
-        category: str = "",
-        threshold: float | None = None,
-        geometry: str = SQUASH,
-        top_k: int = 100,
+        description: Description,
     ):
-        """`infer` maps uint8 (N, S, S, 3), S = `image_size`, to maps (N, S, S), scores (N,).
+        """`infer` maps uint8 (N, S, S, 3), S = `image_size`, to maps (N, S, S), scores (N,)."""
+        self._infer, self.description = infer, description
+        self._reading = Reading(description.image_size, description.geometry)
 
-        `geometry` and `top_k` are `config.data.geometry` and `config.evaluate.score_top_k`.
-        """
-        self._infer = infer
-        self._reading, self._top_k = Reading(image_size, geometry), top_k
-        self.image_size, self.category, self.threshold = image_size, category, threshold
+    @property
+    def category(self) -> str:
+        """What it was trained on; empty where that is not known."""
+        return self.description.category
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of what the network sees."""
+        return self.description.image_size
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Thresholds and where they are from; None where none are stored."""
+        return self.description.calibration
+
+    @property
+    def threshold(self) -> float | None:
+        """Score above which an image is anomalous, or None."""
+        return self.calibration.threshold if self.calibration else None
 
     @classmethod
     def load(
@@ -81,9 +94,10 @@ class Detector:
             from conversion.onnx_session import OnnxModel  # needs the extra `stlm_jax[export]`
 
             onnx = OnnxModel(path)
-            if image_size not in (None, onnx.image_size):
-                raise UserError(f"{path}: exported for {onnx.image_size} px, not {image_size}")
-            return cls(onnx, onnx.image_size, onnx.category, onnx.threshold)
+            fixed = onnx.description.image_size
+            if image_size not in (None, fixed):
+                raise UserError(f"{path}: exported for {fixed} px, not {image_size}")
+            return cls(onnx, onnx.description)
         trained = load_trained(path, segmentation, image_size)
         size = trained.config.image_size
         predict = jax.jit(make_predict_fn(trained.config, trained.model), static_argnums=2)
@@ -93,8 +107,7 @@ class Detector:
             result = predict(variables, images, (size, size))
             return result["map"], result["score"]
 
-        geometry, top_k = trained.config.data.geometry, trained.config.evaluate.score_top_k
-        return cls(infer, size, trained.category, trained.threshold, geometry, top_k)
+        return cls(infer, trained.description)
 
     def __call__(self, images: np.ndarray) -> Detection:
         """Looks at images.
@@ -106,15 +119,29 @@ class Detector:
           UserError: `images` has another shape or type.
         """
         _check(images)
-        views = [self._reading.view_of(Image.fromarray(image)) for image in images]
-        maps, scores = _in_batches(self._infer, np.stack([view.pixels for view in views]))
-        box = views[0].box  # of all, for they are of one size
-        if box.shape != maps.shape[1:]:
-            maps = np.stack([box.of(anomaly_map) for anomaly_map in maps])
-            scores = np.array([mean_of_largest(values, self._top_k) for values in maps])
-        maps = np.stack([resize_map(anomaly_map, images.shape[1:3]) for anomaly_map in maps])
-        decision = None if self.threshold is None else scores > self.threshold
-        return Detection(maps, scores, decision)
+        maps, scores = self.look([self._reading.view_of(Image.fromarray(x)) for x in images])
+        maps = [resize_map(anomaly_map, images.shape[1:3]) for anomaly_map in maps]
+        known = self.calibration
+        return Detection(
+            np.stack(maps),
+            scores,
+            scores > known.threshold if known else None,
+            known.normalise(scores) if known else None,
+        )
+
+    def look(self, views: Sequence[View]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Maps (h, w) of the images as they lie in the squares, without padding; scores (N,).
+
+        Args:
+          views: at least one, of side `image_size`, in the geometry of `description`.
+        """
+        squares, scores = _in_batches(self._infer, np.stack([view.pixels for view in views]))
+        maps = []
+        for index, view in enumerate(views):
+            maps.append(view.box.of(squares[index]))
+            if view.box.shape != squares.shape[1:]:
+                scores[index] = mean_of_largest(maps[index], self.description.score_top_k)
+        return maps, scores
 
 
 class Sam:

@@ -6,16 +6,18 @@ from typing import Any
 
 import ml_collections
 
+from stlm_jax import calibration, run_info
 from stlm_jax import config as configuration
-from stlm_jax import run_info
+from stlm_jax.calibration import Calibration
 from stlm_jax.checkpoint import Checkpoints
+from stlm_jax.description import Description
 from stlm_jax.errors import UserError
 from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.build import build_stlm
 from stlm_jax.models.stlm import Stlm
+from stlm_jax.progress import note
 from stlm_jax.train_state import TrainState, abstract_train_state
-from stlm_jax.weights import check_tree
-from stlm_jax.weights_file import is_ours, read_weights
+from stlm_jax.weights import check_tree, read_file
 
 CHECKPOINTS = "checkpoints"  # the folder of a category's checkpoints
 
@@ -31,16 +33,26 @@ class Trained:
       variables: its `params` and `batch_stats`.
       config: the configuration that it was trained with, or the published one with its widths.
       category: what it was trained on; empty where that is not known.
-      threshold: score from which an image is anomalous, None where it was never estimated.
-      normaliser: divides scores, None likewise.
+      calibration: thresholds; None where they were never estimated.
     """
 
     model: Stlm
     variables: Variables
     config: ml_collections.ConfigDict
     category: str = ""
-    threshold: float | None = None
-    normaliser: float | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def description(self) -> Description:
+        """What an export says of the model."""
+        config = self.config
+        return Description(
+            self.category,
+            config.image_size,
+            config.data.geometry,
+            config.evaluate.score_top_k,
+            self.calibration,
+        )
 
 
 def load_trained(
@@ -53,7 +65,8 @@ def load_trained(
         one), a weights file of this package, or a published torch file (`.pt`, `.pth`,
         `.safetensors`) of the two-stream model.
       segmentation: the published torch file of the FA module, where it is a file of its own.
-      image_size: side in pixels; default: the one of training, 1024 where that is not known.
+      image_size: side in pixels; default: the one of training, 1024 where that is not known. At
+        another one the thresholds do not hold, and there are none.
 
     Raises:
       UserError: there is nothing of the kind at `path`, or it is damaged or of another model.
@@ -61,37 +74,14 @@ def load_trained(
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; give a run's category folder or a file")
-    if path.is_dir():
-        trained = _from_run(path)
-    elif is_ours(path):
-        trained = _from_weights_file(path)
-    else:
-        from conversion.from_torch import read_stlm  # needs the extra `stlm_jax[convert]`
-
-        trained = of_variables(path, read_stlm(path, segmentation))
-    if image_size is not None:
-        check_image_size(image_size)
-        trained.config.image_size = image_size
-    return trained
+    trained = _from_run(path) if path.is_dir() else _from_file(path, segmentation)
+    return trained if image_size is None else _resized(path, trained, image_size)
 
 
 def check_image_size(size: int) -> None:
     """Raises UserError unless `size`, in pixels, is one that the networks take."""
     if size <= 0 or size % 16:
         raise UserError(f"image size {size}: must be a positive multiple of 16")
-
-
-def of_variables(path: str | Path, variables: Variables, **known: Any) -> Trained:
-    """A model whose widths are those of `variables`; `path` is named in errors."""
-    from conversion import layouts
-
-    try:
-        config = layouts.stlm_config(layouts.used_shapes(variables))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    model = build_stlm(config)
-    check_tree(path, variables, variable_shapes(model))
-    return Trained(model, variables, config, **known)
 
 
 def restore(folder: Path, template: TrainState) -> tuple[int, Variables]:
@@ -121,13 +111,31 @@ def _from_run(folder: Path) -> Trained:
         config.update(run_info.read_config(folder.parent / run_info.CONFIG_NAME))
     model = build_stlm(config)
     _, variables = restore(folder, abstract_train_state(config, model))
-    return Trained(model, variables, config, category=folder.name)
+    return Trained(model, variables, config, folder.name, calibration.load(folder))
 
 
-def _from_weights_file(path: Path) -> Trained:
-    weights = read_weights(path)
-    if weights.metadata.get("kind") != "stlm":
-        raise UserError(f"{path}: holds a {weights.metadata.get('kind')} model, not a trained STLM")
-    trained = of_variables(path, weights.variables, category=weights.metadata.get("category", ""))
-    trained.config.image_size = int(weights.metadata.get("image_size", trained.config.image_size))
-    return trained
+def _from_file(path: Path, segmentation: str | Path | None) -> Trained:
+    weights = read_file(path, segmentation)
+    if weights.metadata["kind"] != "stlm":
+        raise UserError(f"{path}: holds a SAM, not a trained STLM")
+    from conversion import layouts
+
+    try:
+        config = layouts.stlm_config(layouts.used_shapes(weights.variables))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    model = build_stlm(config)
+    check_tree(path, weights.variables, variable_shapes(model))
+    known = Description.read(path, weights.metadata)
+    config.image_size, config.data.geometry = known.image_size, known.geometry
+    config.evaluate.score_top_k = known.score_top_k
+    return Trained(model, weights.variables, config, known.category, known.calibration)
+
+
+def _resized(path: Path, trained: Trained, image_size: int) -> Trained:
+    check_image_size(image_size)
+    before, trained.config.image_size = trained.config.image_size, image_size
+    if image_size == before or trained.calibration is None:
+        return trained
+    note(f"{path}: its thresholds are of {before} px and do not hold at {image_size}, left out")
+    return dataclasses.replace(trained, calibration=None)

@@ -60,17 +60,28 @@ def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables
         raise UserError(f"{path}: the weights are of another model; " + "; ".join(found))
 
 
-def _read(path: str | pathlib.Path) -> Weights:
-    """A checkpoint of any kind: ours, a published torch file, an `.npz` of a SAM, or 'demo'."""
+def read_file(path: str | pathlib.Path, segmentation: str | pathlib.Path | None = None) -> Weights:
+    """Weights from a file of any kind.
+
+    Args:
+      path: a weights file, a published torch file, an `.npz` of a SAM, or 'demo'.
+      segmentation: the FA module's torch file, where `path` is the two-stream half of an STLM.
+
+    Raises:
+      UserError: a file cannot be used, or `segmentation` is given for a whole model.
+    """
     if path == "demo":
         path = DEMO_TEACHER
-    if is_ours(path):
+    ours, is_npz = is_ours(path), pathlib.Path(path).suffix == ".npz"
+    if segmentation is not None and (ours or is_npz):
+        raise UserError(f"{path}: is a whole model, it takes no segmentation file")
+    if ours:
         return read_weights(path)
-    if pathlib.Path(path).suffix == ".npz":
+    if is_npz:
         return Weights(read_npz(path), {}, {"kind": "sam"})
     from conversion import from_torch  # needs the extra `stlm_jax[convert]`
 
-    return from_torch.read_checkpoint(path)
+    return from_torch.read_checkpoint(path, segmentation)
 
 
 def _sam_name(path: str | pathlib.Path, weights: Weights) -> str:
@@ -94,7 +105,7 @@ def load_sam(path: str | pathlib.Path) -> tuple[Sam, Variables]:
     Raises:
       UserError: the file cannot be used, or is of no SAM.
     """
-    weights = _read(path)
+    weights = read_file(path)
     sam = build_sam(_sam_name(path, weights))
     check_tree(path, weights.variables, variable_shapes(sam))
     return sam, weights.variables
@@ -121,7 +132,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
             f"config.teacher.checkpoint is empty: give the weights file of SAM {name}"
             " (--config.teacher.checkpoint=FILE), or 'random' for an untrained teacher"
         )
-    weights = _read(checkpoint)
+    weights = read_file(checkpoint)
     actual = _sam_name(checkpoint, weights)
     if actual != name:
         raise UserError(
@@ -167,7 +178,7 @@ def finished_student(config: ml_collections.ConfigDict, model: Stlm) -> Variable
 
 def _student_weights(config: ml_collections.ConfigDict, model: Stlm) -> Weights | None:
     path = config.student.checkpoint
-    weights = _read(path) if path else None
+    weights = read_file(path) if path else None
     if weights and weights.metadata["kind"] == "stlm":
         check_tree(path, weights.variables, variable_shapes(model))
     return weights

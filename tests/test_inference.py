@@ -7,6 +7,8 @@ from PIL import Image
 
 from conversion.to_torch import convert_file
 from conversion.torch_stlm import TorchStlm
+from stlm_jax.calibration import Calibration
+from stlm_jax.description import Description
 from stlm_jax.errors import UserError
 from stlm_jax.inference import Detector, Sam
 from stlm_jax.main import main
@@ -51,7 +53,7 @@ def test_a_run_and_its_export_say_what_the_torch_model_says(
         found = detector(images)
         assert_close(found.anomaly_map, expected["anomaly_map"])
         assert_close(found.score, expected["anomaly_score"])
-        assert found.is_anomalous is None
+        assert (found.is_anomalous is None) == (detector.calibration is None)
     assert Detector.load(finished_run / "run" / "disc").category == "disc"
 
 
@@ -62,7 +64,7 @@ def test_an_onnx_file_says_it_too(finished_run, expected, images, tmp_path):
     path = tmp_path / "disc.onnx"
     assert to_onnx([str(finished_run / "run" / "disc"), str(path)]) == 0
     detector = Detector.load(path)
-    assert (detector.category, detector.image_size, detector.threshold) == ("disc", 64, None)
+    assert (detector.category, detector.image_size) == ("disc", 64)
     found = detector(images)
     assert_close(found.anomaly_map, expected["anomaly_map"])
     assert_close(found.score, expected["anomaly_score"])
@@ -94,9 +96,27 @@ def test_a_batch_is_what_its_images_are_alone(finished_run):
 
 def test_a_threshold_decides():
     scores = np.array([0.2, 0.5, 0.7], np.float32)
-    detector = Detector(lambda x: (np.zeros((4, 16, 16), np.float32), scores[[0, 1, 2, 2]]), 16,
-                        threshold=0.5)  # fmt: skip
-    assert detector(np.zeros((3, 16, 16, 3), np.uint8)).is_anomalous.tolist() == [0, 0, 1]
+    calibration = Calibration(0.5, 0.1, 0.5, "held_out", 9)
+    detector = Detector(
+        lambda x: (np.zeros((4, 16, 16), np.float32), scores[[0, 1, 2, 2]]),
+        Description(image_size=16, calibration=calibration),
+    )
+    found = detector(np.zeros((3, 16, 16, 3), np.uint8))
+    assert found.is_anomalous.tolist() == [0, 0, 1] and detector.threshold == 0.5
+    expected = [1 / (1 + np.exp(3)), 0.5, 1 / (1 + np.exp(-2))]
+    np.testing.assert_allclose(found.normalised, expected, rtol=1e-6)
+
+
+def test_padding_is_cut_off_and_does_not_count():
+    """A map of ones in the padding alone, of which the detector must say nothing."""
+    square = np.ones((1, 32, 32), np.float32)
+    square[:, 8:24] = 0.25  # where an image twice as wide as high lies
+    description = Description(image_size=32, geometry="pad", score_top_k=5)
+    detector = Detector(lambda x: (square, np.ones(1, np.float32)), description)
+    found = detector(np.zeros((1, 20, 40, 3), np.uint8))
+    assert found.anomaly_map.shape == (1, 20, 40)
+    assert np.all(found.anomaly_map == 0.25) and found.score.tolist() == [0.25]
+    assert found.is_anomalous is None and found.normalised is None
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def check(config: ml_collections.ConfigDict) -> int:
     found: list[Problem] = []
     for category in config.data.categories:
         try:
-            listings[category] = source.scan(category)
+            listings[category] = dataset.scan(config, category)
         except UserError as error:
             found.append(Problem("category", f"{category}: {error}", fatal=True))
     try:

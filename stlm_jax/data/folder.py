@@ -2,6 +2,8 @@
 
 <root>/train/good/*                       or <root>/<category>/train/good/* for several parts
 <root>/test/<good or defect>/*            optional
+<root>/validation/good/*                  optional: good images to estimate the threshold from
+<root>/validation/<defect>/*              optional: with them it is the one of the best F1
 <root>/ground_truth/<defect>/<stem>_mask.* or <stem>.*   optional
 """
 
@@ -27,7 +29,7 @@ MASK = "ground_truth/<defect>/<name>_mask.* or <name>.*"
 DEFECT = "defect"
 
 _find_masks = masks_named("_mask", "")
-_TREE = Tree(find_masks=_find_masks)
+_TREE = Tree(validation="validation", find_masks=_find_masks)
 
 
 def find_categories(root: StrPath) -> list[str]:

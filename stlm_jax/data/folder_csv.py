@@ -9,7 +9,8 @@ category  name of the part; optional
 
 Without a label an image is good where it is for training or validation and anomalous where a
 defect or a mask is named; an image to test must have one of the three. Anomalous images among
-those for training are listed as `unused`.
+those for training are listed as `unused`; those for validation let the threshold be the one of the
+best F1.
 """
 
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class CsvTable:
             1,
             defect or DEFECT,
             self._name(row),
-            split if split == "test" else "unused",
+            "unused" if split == "train" else split,
         )
 
     def _label(self, where: str, label: str, split: str, defect: str, mask: str) -> int:

@@ -148,11 +148,8 @@ def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.nda
         if mask.shape != masks[0].shape:
             raise ImageError(f"{other} is not of the size of {paths[0]}: replace the file")
     union = np.logical_or.reduce(masks)
-    if size is None:
-        return union.astype(np.uint8)
-    weights = Image.fromarray(union.astype(np.float32))
-    resized = weights.resize((size, size), Image.Resampling.BILINEAR)
-    return (np.asarray(resized) >= 0.5).astype(np.uint8)
+    shape = union.shape if size is None else (size, size)
+    return resize_mask(union, shape).astype(np.uint8)
 
 
 def read_mask_values(path: ImageFile) -> np.ndarray:
@@ -242,7 +239,10 @@ def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An anomaly map (h, w) float32 to `size` = (height, width), bilinearly."""
     if values.shape == size:
         return values
-    if values.shape == size:
-        return values
     to = (size[1], size[0])
     return np.asarray(Image.fromarray(values).resize(to, Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (h, w) bool to `size` = (height, width): true where half of what is covered is."""
+    return mask if mask.shape == size else resize_map(mask.astype(np.float32), size) >= 0.5

@@ -70,10 +70,10 @@ def inspect(record: Record, skip: bool = False) -> Facts:
 
 
 def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
-    """Images of a test split whose pixels are those of a training or validation image."""
+    """Images to test on whose pixels are those of an image to train or calibrate on."""
     seen: dict[tuple[str, str], File] = {}
     for found in facts:
-        if found.digest and found.record.split in ("train", "validation"):
+        if found.digest and found.record.split != "test":
             seen.setdefault((found.record.category, found.digest), found.record.image)
     for found in facts:
         twin = seen.get((found.record.category, found.digest))

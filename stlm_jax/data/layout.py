@@ -112,7 +112,8 @@ class Tree:
 
     Attributes:
         good: the folder of normal images in train and test.
-        validation: the folder beside train with further normal images; empty where there is none.
+        validation: the folder beside train with further images, by defect type, of which no masks
+            are read; empty where there is none.
         test: the folder of test images.
         ground_truth: the folder of masks.
         find_masks: gives the masks in `ground_truth/<defect>`.
@@ -153,8 +154,9 @@ class Tree:
         """As `scan`, for the category whose folder is `base`."""
         listing = Listing([])
         self._add(listing, base / "train" / self.good, category, "train")
-        if self.validation and (base / self.validation).is_dir():
-            self._add(listing, base / self.validation / self.good, category, "validation")
+        for kind in subfolders(base / self.validation) if self.validation else ():
+            no_masks: Masks | None = None if kind.name == self.good else {}
+            self._add(listing, kind, category, "validation", kind.name, no_masks)
         truth = base / self.ground_truth
         for kind in subfolders(base / self.test):
             if kind.name == self.good:

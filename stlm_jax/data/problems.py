@@ -27,8 +27,8 @@ def fatal(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def is_used(record: Record) -> bool:
-    """Whether a run of training and evaluation opens the image."""
-    return record.split in ("train", "test")
+    """Whether a run of training, calibration and evaluation opens the image."""
+    return record.split != "unused"
 
 
 def of_listing(

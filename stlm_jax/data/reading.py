@@ -12,6 +12,7 @@ from stlm_jax.data.images import ImageError, ImageFile, open_rgb
 from stlm_jax.data.threads import in_threads
 from stlm_jax.progress import note
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -60,12 +61,12 @@ class Reading:
 
 
 def readable(
-    paths: Sequence[ImageFile], read: Callable[[ImageFile], T], skip: bool, ahead: int = 16
+    files: Sequence[S], read: Callable[[S], T], skip: bool, ahead: int = 16
 ) -> Iterator[tuple[int, T]]:
     """What `read` gives of files, in order, each with its number; read in threads.
 
     Args:
-        paths: the files.
+        files: their paths, or whatever else `read` knows them by.
         read: raises `ImageError` where it cannot.
         skip: whether a file that cannot be read is left out, with a note, or raises.
         ahead: how many results may wait to be taken.
@@ -74,14 +75,14 @@ def readable(
         ImageError: for the first file that cannot be read, unless `skip`.
     """
 
-    def attempt(path: ImageFile) -> T | ImageError:
+    def attempt(file: S) -> T | ImageError:
         try:
-            return read(path)
+            return read(file)
         except ImageError as error:
             return error
 
     skipped = 0
-    for index, found in enumerate(in_threads(attempt, paths, ahead)):
+    for index, found in enumerate(in_threads(attempt, files, ahead)):
         if not isinstance(found, ImageError):
             yield index, found
         elif skip:
@@ -90,4 +91,4 @@ def readable(
         else:
             raise found
     if skipped:
-        note(f"{skipped} of {len(paths)} images were left out, for they cannot be read")
+        note(f"{skipped} of {len(files)} images were left out, for they cannot be read")

@@ -9,6 +9,25 @@ File = Path | StoredFile
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """How much of a defect has to be found for it to count as found (sPRO of MVTec LOCO).
+
+    Attributes:
+        value: of the mask's pixels, which tells the kind of defect.
+        threshold: pixels of the mask, or where `relative`, a share of the defect's area.
+        relative: which of the two.
+    """
+
+    value: int
+    threshold: float
+    relative: bool
+
+    def share(self, area: int) -> float:
+        """The share, in 0..1, of a defect of `area` pixels of the mask."""
+        return min(1.0, self.threshold if self.relative else self.threshold / area)
+
+
+@dataclass(frozen=True)
 class Record:
     """An image file with its ground truth.
 
@@ -19,8 +38,11 @@ class Record:
         label: 0 normal, 1 anomalous.
         defect: name of the defect type; `good` for a normal image.
         category: name of the category.
-        split: `train` (normal images only), `validation`, `test`, or `unused` for anomalous images
-            among the training images, which unsupervised training must not see.
+        split: `train` (normal images only), `held_out` (training images that the configuration
+            keeps from training), `validation`, `test`, or `unused` for anomalous images among the
+            training images, which unsupervised training must not see.
+        saturations: where each file of `mask` is one defect, what its value says of it; empty
+            where defects are told apart by being apart.
     """
 
     image: File
@@ -29,6 +51,7 @@ class Record:
     defect: str
     category: str
     split: str
+    saturations: tuple[Saturation, ...] = ()
 
     @property
     def masks(self) -> tuple[File, ...]:

@@ -95,7 +95,7 @@ def test_flax_to_torch_to_flax_of_a_trained_student(
     assert weights.metadata["kind"] == "stlm"
     assert_same_variables(weights.variables, tiny_stlm_variables)
     assert weights.unused and not any(np.any(tensor) for tensor in weights.unused.values())
-    assert_same_variables(from_torch.read_stlm(out), tiny_stlm_variables)
+    assert_same_variables(from_torch.read_checkpoint(out).variables, tiny_stlm_variables)
     model = build_stlm(tiny_config)
     assert_same_variables(
         from_torch.convert(to_torch.stlm_state_dict(tiny_stlm_variables), variable_shapes(model)),
@@ -110,9 +110,8 @@ def test_a_run_is_written_as_torch(tmp_path, tiny_config):
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(3, state, {})
     run(to_torch, folder, tmp_path / "out.pt")
-    assert_same_variables(
-        from_torch.read_stlm(tmp_path / "out.pt"), jax.tree.map(np.asarray, state.variables())
-    )
+    written = from_torch.read_checkpoint(tmp_path / "out.pt").variables
+    assert_same_variables(written, jax.tree.map(np.asarray, state.variables()))
 
 
 def test_a_published_file_can_be_written_as_another_type(tmp_path, tiny_stlm):

@@ -17,6 +17,7 @@ from conversion import to_onnx
 from conversion.from_torch import stlm_variables
 from conversion.inference_function import weights_digest
 from stlm_jax import __version__
+from stlm_jax.calibration import Calibration
 from stlm_jax.config import default
 from stlm_jax.data.images import load_images
 from stlm_jax.errors import UserError
@@ -36,7 +37,8 @@ from conversion.run_images import run_records  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # The second student's maps are as dark as those of good images, 1e-6.
-STUDENTS = {64: dict(category="disc", threshold=0.25), 96: dict(map_bias=-14.0)}
+CALIBRATION = Calibration(0.25, 0.0625, 0.5, "held_out", 8)
+STUDENTS = {64: dict(category="disc", calibration=CALIBRATION), 96: dict(map_bias=-14.0)}
 
 
 @functools.cache
@@ -137,15 +139,19 @@ def test_metadata(tmp_path, monkeypatch):
         "format": "stlm_jax",
         "version": __version__,
         "category": "disc",
-        "threshold": "0.25",
-        "normaliser": "",
         "image_size": "64",
+        "geometry": "squash",
         "score_top_k": "100",
+        "threshold": "0.25",
+        "normaliser": "0.0625",
+        "pixel_threshold": "0.5",
+        "calibration_source": "held_out",
+        "calibration_images": "8",
         "precision": "float32",
         "weights_sha256": weights_digest(student.variables),
     }
-    assert (exported.category, exported.image_size) == ("disc", 64)
-    assert (exported.threshold, exported.normaliser) == (0.25, None)
+    assert exported.description == student.description
+    assert exported.description.calibration == CALIBRATION
     for actual, wanted in zip(exported(images), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-4)
 
@@ -210,7 +216,7 @@ def test_int8_from_a_run(finished_run, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     model = OnnxModel(path)
-    assert (model.category, model.image_size) == ("disc", 64)
+    assert (model.description.category, model.description.image_size) == ("disc", 64)
     assert model.metadata["precision"] == "int8"
     kernels = [x for x in onnx.load(path).graph.initializer if x.data_type == onnx.TensorProto.INT8]
     assert sum(np.prod(x.dims) for x in kernels if len(x.dims) > 1) > 100_000

@@ -10,12 +10,14 @@ from small_student import evaluated, make_images, make_student
 from conversion import to_stablehlo
 from conversion.inference_function import weights_digest
 from stlm_jax import __version__
+from stlm_jax.calibration import Calibration
 from stlm_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    student = make_student(64, category="disc", normaliser=0.5)
+    calibration = Calibration(0.25, 0.5, 0.75, "training", 5)
+    student = make_student(64, category="disc", calibration=calibration)
     path = tmp_path_factory.mktemp("exported") / "disc.stablehlo"
     return student, path, to_stablehlo.export_stablehlo(student, path)
 
@@ -49,10 +51,14 @@ def test_description(exported):
         "format": "stlm_jax",
         "version": __version__,
         "category": "disc",
-        "threshold": None,
-        "normaliser": 0.5,
         "image_size": 64,
+        "geometry": "squash",
         "score_top_k": 100,
+        "threshold": 0.25,
+        "normaliser": 0.5,
+        "pixel_threshold": 0.75,
+        "calibration_source": "training",
+        "calibration_images": 5,
         "precision": "float32",
         "weights_sha256": weights_digest(student.variables),
         "platforms": ["cpu", "cuda", "tpu"],

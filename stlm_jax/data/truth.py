@@ -1,0 +1,71 @@
+"""Ground truth of a test image at the resolution that metrics are taken at."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stlm_jax.data.images import mask_of, read_mask, read_mask_values, resize_mask
+from stlm_jax.data.records import Record, Saturation
+
+Shape = tuple[int, int]  # height and width
+IMAGE_SIZE, NATIVE = "image_size", "native"
+
+
+class Truth(NamedTuple):
+    """What is known of an image's pixels.
+
+    Attributes:
+        mask: (h, w) bool, true on defects; None where it is not known.
+        regions: the defects one by one, each (h, w) bool, with the number of pixels from which it
+            counts as found; None where defects are the regions that lie apart in `mask`.
+    """
+
+    mask: np.ndarray | None
+    regions: list[tuple[np.ndarray, float]] | None = None
+
+
+def metric_shape(resolution: str, image_size: int, own: Shape) -> Shape:
+    """Height and width at which the metrics of an image are taken.
+
+    Args:
+        resolution: `image_size`, `native`, or a number of pixels.
+        image_size: side of the square that the network sees.
+        own: height and width of the image's file.
+    """
+    if resolution == NATIVE:
+        return own
+    side = image_size if resolution == IMAGE_SIZE else int(resolution)
+    return side, side
+
+
+def is_resolution(text: str) -> bool:
+    """Whether `metric_shape` takes `text`; a number of pixels is at least 16."""
+    return text in (IMAGE_SIZE, NATIVE) or (text.isdecimal() and int(text) >= 16)
+
+
+def read_truth(record: Record, shape: Shape) -> Truth:
+    """The ground truth of `record` in `shape`; a pixel counts where half of what it covers does.
+
+    Raises:
+        ImageError: a mask cannot be read.
+    """
+    if not record.has_truth:
+        return Truth(None)
+    if not record.masks:
+        return Truth(np.zeros(shape, bool))
+    mask = resize_mask(read_mask(record.masks, None) > 0, shape)
+    if not record.saturations:
+        return Truth(mask)
+    saturations = {saturation.value: saturation for saturation in record.saturations}
+    regions = (_region(read_mask_values(file), shape, saturations) for file in record.masks)
+    return Truth(mask, [region for region in regions if region[0].any()])
+
+
+def _region(
+    values: np.ndarray, shape: Shape, saturations: dict[int, Saturation]
+) -> tuple[np.ndarray, float]:
+    defect = mask_of(values)
+    saturation = saturations.get(int(values.max()))
+    share = saturation.share(int(defect.sum())) if saturation else 1.0
+    region = resize_mask(defect, shape)
+    return region, share * float(region.sum())
