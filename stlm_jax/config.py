@@ -87,12 +87,27 @@ def default() -> ml_collections.ConfigDict:
 
     c.log = ml_collections.ConfigDict()
     c.log.every_steps = 20
+    c.log.images_every_steps = 1000  # TensorBoard: training images as made anomalous; 0: none
 
     c.evaluate = ml_collections.ConfigDict()
     c.evaluate.batch_size = 4
     c.evaluate.score_top_k = 100  # published: image score = mean of the 100 largest pixels
     c.evaluate.metrics = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
     c.evaluate.panels = 12  # pictures a category
+    c.evaluate.resolution = "image_size"  # published: metrics of maps and masks of the network's
+    # size | native: the images' own | a side in pixels, such as 256
+    c.evaluate.latency_runs = 10  # timed batches, of which the median is the latency; 0: none
+
+    c.calibration = ml_collections.ConfigDict()  # of the threshold, without defective images
+    c.calibration.held_out = 0.0  # published: train on all; else this share of the good training
+    # images is kept from training, and the threshold is not optimistic
+    c.calibration.quantile = 0.95  # of good images' scores: false alarms of one good image in 20,
+    # as far as 19 images can tell; 0.99 needs 99
+    c.calibration.pixel_quantile = 0.999  # of good images' pixels: one in a thousand is above
+
+    c.report = ml_collections.ConfigDict()  # results/report.html
+    c.report.gallery = 60  # panels a category, the most wrong first: 15 categories below 40 MB
+    c.report.thumbnail = 256  # pixels of their longer side; the panel's four fit a screen
 
     c.predict = ml_collections.ConfigDict()
     c.predict.input = ""  # an image or a folder of images

@@ -23,14 +23,17 @@ _POSITIVE_INTS = (
     "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "evaluate.batch_size",
     "evaluate.score_top_k",
 )  # fmt: skip
-_COUNTS = ("train.epochs", "train.steps", "optimizer.decay_steps", "evaluate.panels")
+_COUNTS = (
+    "train.epochs", "train.steps", "optimizer.decay_steps", "evaluate.panels",
+    "log.images_every_steps", "report.gallery", "evaluate.latency_runs",
+)  # fmt: skip
 _AT_LEAST_ZERO = (
     "optimizer.learning_rate", "optimizer.residual_learning_rate",
     "optimizer.head_learning_rate", "optimizer.weight_decay", "loss.cosine_weight",
     "loss.focal_weight", "loss.l1_weight", "loss.focal_gamma", "student.map_init_scale",
     "data.cache_gib",
 )  # fmt: skip
-_BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum")
+_BELOW_ONE = ("optimizer.b1", "optimizer.b2", "optimizer.momentum", "calibration.held_out")
 _FRACTIONS = (
     "pseudo.clean_probability", "pseudo.beta_min", "pseudo.beta_max", "pseudo.perlin_threshold",
 )  # fmt: skip
@@ -59,6 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.data.sources import SOURCES
+    from stlm_jax.data.truth import is_resolution
     from stlm_jax.dataset import ON_ERROR
     from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
     from stlm_jax.pseudo_anomaly import MAX_GRID_EXPONENT
@@ -85,7 +89,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         (_AT_LEAST_ZERO, lambda v: v >= 0 and math.isfinite(v), "must be a number of 0 or more"),
         (_BELOW_ONE, lambda v: 0 <= v < 1, "must be at least 0 and below 1"),
         (_FRACTIONS, lambda v: 0 <= v <= 1, "must be in 0..1"),
+        (("calibration.quantile",), lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
+        (("calibration.pixel_quantile",), lambda v: 0.9 <= v <= 1, "must be in 0.9..1"),
         (("predict.tile",), lambda v: v == 0 or v >= 32, "must be 0, or 32 or more"),
+        (("report.thumbnail",), lambda v: 32 <= v <= 1024, "must be in 32..1024"),
+        (
+            ("evaluate.resolution",),
+            is_resolution,
+            "must be image_size, native or a number of pixels from 16 up, such as 256",
+        ),
         (("image_size",), lambda v: v >= 32 and v % 16 == 0, "must be a multiple of 16 from 32 up"),
     ]
     for keys, accepts, requirement in rules:

@@ -1,13 +1,15 @@
 """The images that a configuration names."""
 
+import dataclasses
 from pathlib import Path
 
 import ml_collections
 
 from stlm_jax.data import problems
 from stlm_jax.data.demo import write_demo
+from stlm_jax.data.held_out import hold_out
 from stlm_jax.data.reading import Reading
-from stlm_jax.data.records import Record
+from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources import ALL, open_source
 from stlm_jax.data.textures import texture_files
 from stlm_jax.errors import UserError
@@ -49,7 +51,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     texture_files(config.data.texture_root)
     source = open_source(config)
     for category in config.data.categories:
-        listing = source.scan(category)
+        listing = scan(config, category)
         found = problems.of_listing(
             category, listing, source.mask, config.train.batch_size, skips(config)
         )
@@ -63,14 +65,24 @@ def check(config: ml_collections.ConfigDict) -> None:
             note(f"warning: {texts[0]}{_and_more(len(texts) - 1)}")
 
 
-def split_of(config: ml_collections.ConfigDict, category: str, split: str) -> list[Record]:
-    """The records of one split, `train`, `validation` or `test`, of a category, in their order.
+def scan(config: ml_collections.ConfigDict, category: str) -> Listing:
+    """What there is of a category, the images that `config.calibration` holds out told apart.
 
     Raises:
         UserError: the category cannot be read.
     """
-    records = open_source(config).scan(category).records
-    return [record for record in records if record.split == split]
+    listing = open_source(config).scan(category)
+    records = hold_out(listing.records, config.calibration.held_out, config.seed, category)
+    return dataclasses.replace(listing, records=records)
+
+
+def split_of(config: ml_collections.ConfigDict, category: str, split: str) -> list[Record]:
+    """The records of a category whose `Record.split` is `split`, in their order.
+
+    Raises:
+        UserError: the category cannot be read.
+    """
+    return [record for record in scan(config, category).records if record.split == split]
 
 
 def skips(config: ml_collections.ConfigDict) -> bool:

@@ -1,27 +1,34 @@
 """Evaluation of every category's last checkpoint on its test split."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import jax
 import ml_collections
 import numpy as np
 
-from stlm_jax import dataset, metrics, run_info, tables
-from stlm_jax.data.images import load_images, load_masks, resize_map
-from stlm_jax.data.reading import View
+from stlm_jax import calibration, dataset, details, run_info, tables
+from stlm_jax.data.images import load_images, load_masks
 from stlm_jax.data.records import Record
 from stlm_jax.errors import UserError
+from stlm_jax.files import write_atomically
+from stlm_jax.gather import gather
+from stlm_jax.measured import Measured
+from stlm_jax.measuring import measure
+from stlm_jax.panel_drawing import Style
 from stlm_jax.panels import write_panels
-from stlm_jax.predictor import Found, Predictor
-from stlm_jax.progress import ProgressLine, note
+from stlm_jax.predictor import Predictor
+from stlm_jax.progress import note
+from stlm_jax.results import WITHOUT_FA, CategoryResult, RunResult
 from stlm_jax.settings import Settings
 
+T = TypeVar("T")
 RESULTS = "results"
-WITHOUT_FA = "_without_fa"
+REPORT = "report.html"
 
 
-def evaluate(settings: Settings) -> dict[str, dict[str, float]]:
+def evaluate(settings: Settings) -> RunResult | None:
     """Evaluate all of `config.data.categories`, write `results/` and print the table.
 
     The last checkpoint is evaluated, never one chosen on the test split. Each metric appears
@@ -30,9 +37,11 @@ def evaluate(settings: Settings) -> dict[str, dict[str, float]]:
     A category without test images is left out. Where defective images have no ground truth,
     image metrics still count them and pixel metrics do not.
 
+    Of several processes each measures its share of the images; all return the same, the first one
+    writes.
+
     Returns:
-        {category: {metric: fraction}}, and the mean under `"mean"`; nothing where no category has
-        test images.
+        What was measured; None where no category has test images.
 
     Raises:
         UserError: a category was not trained, or its images cannot be used.
@@ -41,21 +50,21 @@ def evaluate(settings: Settings) -> dict[str, dict[str, float]]:
     run_info.check_same_run(workdir, config)
     dataset.prepare(config)
     predictor = Predictor(config)
-    results = {}
+    results = []
     for category in config.data.categories:
-        predictor.load(workdir / category)
+        step = predictor.load(workdir / category)
         records = dataset.split_of(config, category, "test")
         if records:
-            results[category] = _evaluate_category(config, predictor, category, records, workdir)
+            results.append(_evaluate_category(config, predictor, category, records, workdir, step))
         else:
-            note(f"{category}: there is no image to test on, nothing to evaluate")
+            _note(f"{category}: there is no image to test on, nothing to evaluate")
     if not results:
-        return {}
-    results = tables.with_mean(results)
-    tables.write_results(workdir / RESULTS, results)
-    print(tables.format_table(results), end="")
-    note(f"written to {workdir / RESULTS}")
-    return results
+        return None
+    mean = tables.with_mean({one.category: one.metrics for one in results})[tables.MEAN]
+    run = RunResult(results, mean, predictor.cost(config.evaluate.latency_runs), config)
+    if jax.process_index() == 0:
+        _write(run, workdir / RESULTS)
+    return run
 
 
 def _evaluate_category(
@@ -64,89 +73,87 @@ def _evaluate_category(
     category: str,
     records: list[Record],
     workdir: Path,
-) -> dict[str, float]:
-    records, found = _find(config, predictor, category, records)
-    masks = load_masks(records, config.image_size)
-    labels = np.array([record.label for record in records])
-    known = np.array([record.has_truth for record in records])
-    if not known.all():
-        note(f"{category}: pixel metrics leave out {(~known).sum()} defective images without masks")
-    values: dict[str, float] = {}
-    by_kind = {
-        "": (found.map, found.score),
-        WITHOUT_FA: (found.map_without_fa, found.score_without_fa),
-    }
-    for suffix, (maps, scores) in by_kind.items():
-        part = _measure(config.evaluate.metrics, maps, masks, scores, labels, known)
-        values |= {f"{name}{suffix}": value for name, value in part.items()}
-    _write_panels(config, records, masks, found, workdir / RESULTS / "panels")
-    return values
-
-
-def _find(
-    config: ml_collections.ConfigDict, predictor: Predictor, category: str, records: list[Record]
-) -> tuple[list[Record], Found]:
-    """The records whose images can be read, and what the model says of them, stacked.
-
-    Maps are (N, S, S), S = `config.image_size`, of the whole image, whatever its shape.
-    """
-    kept: list[Record] = []
-
-    def views() -> Iterator[View]:
-        for index, view in dataset.reading(config).views([record.image for record in records]):
-            kept.append(records[index])
-            yield view
-
-    progress = ProgressLine(f"evaluate {category}", len(records), unit="image")
-    size = (config.image_size,) * 2
-    found = []
-    for one in predictor(views()):
-        whole = resize_map(one.map, size), resize_map(one.map_without_fa, size)
-        found.append(one._replace(map=whole[0], map_without_fa=whole[1]))
-        progress.update(len(found))
-    progress.close()
-    if not found:
+    step: int,
+) -> CategoryResult:
+    thresholds = _agreed(
+        lambda: calibration.load_or_make(workdir / category, config, predictor, category)
+    )[0]
+    panels = _spread(len(records), config.evaluate.panels)
+    parts = _agreed(lambda: measure(config, predictor, category, records, thresholds, panels))
+    measured = parts[0]
+    for part in parts[1:]:
+        measured.merge(part)
+    if not measured.images:
         raise UserError(f"{category}: none of {len(records)} images to test on can be read")
-    return kept, Found._make(np.stack(column) for column in zip(*found, strict=True))
-
-
-def _measure(
-    names: tuple[str, ...],
-    maps: np.ndarray,
-    masks: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    known: np.ndarray,
-) -> dict[str, float]:
-    """Image metrics of all images, pixel metrics of those whose ground truth is `known`."""
-    if known.all():
-        return metrics.evaluate(maps, masks, scores, labels, names=names)
-    of_images = [name for name in names if name.startswith("image_")]
-    of_pixels = [name for name in names if name not in of_images]
-    values = metrics.evaluate(maps, masks, scores, labels, names=of_images)
-    # Without one mask there is no pixel metric, though good images are known pixel by pixel.
-    values |= (
-        metrics.evaluate(maps[known], masks[known], names=of_pixels)
-        if labels[known].any()
-        else dict.fromkeys(of_pixels, math.nan)
+    unknown = sum(not records[index].has_truth for index in measured.images)
+    if unknown:
+        _note(f"{category}: pixel metrics leave out {unknown} defective images without masks")
+    result, without = measured.with_fa.result(), measured.without_fa.result()
+    for reason in dict.fromkeys(result.reasons.values()):
+        names = ", ".join(name for name, text in result.reasons.items() if text == reason)
+        _note(f"{category}: {names} undefined: {reason}")
+    if jax.process_index() == 0:
+        style = Style.of(thresholds.pixel_threshold if thresholds else None)
+        _write_panels(config, records, measured, style, workdir / RESULTS / "panels")
+    bare = {f"{name}{WITHOUT_FA}": value for name, value in without.values.items()}
+    return CategoryResult(
+        category=category,
+        metrics={**result.values, **bare},
+        result=result,
+        result_without_fa=without,
+        calibration=thresholds,
+        rates=measured.rates.result() if measured.rates else {},
+        images=measured.in_order(),
+        step=step,
     )
-    return {name: values[name] for name in names}
+
+
+def _agreed(work: Callable[[], T]) -> list[T]:
+    """What `work` gives in every process; what is wrong in one is raised in all."""
+    results: list[T] = []
+    refusals: list[UserError] = []
+    try:
+        results.append(work())
+    except UserError as error:
+        refusals.append(error)
+    parts = gather((results, refusals))
+    for _, others in parts:
+        for refusal in others:
+            raise refusal
+    return [result for own, _ in parts for result in own]
+
+
+def _spread(count: int, panels: int) -> list[int]:
+    """Places spread evenly over a split, so that every defect has its share of panels."""
+    wanted = min(panels, count)
+    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
+
+
+def _write(run: RunResult, directory: Path) -> None:
+    results = {one.category: one.metrics for one in run.categories}
+    closing = f"\nCost: {run.cost.sentence()}.\n\n{tables.PAPER}\n"
+    tables.write_results(directory, results, closing)
+    write_atomically(directory / details.NAME, details.text(run))
+    print(tables.format_table(results) + closing, end="")
+    try:
+        from stlm_jax.report import write_events, write_report
+
+        write_report(directory / REPORT, run)
+        write_events(directory.parent, run)
+    except UserError as error:  # the report needs optional libraries, the numbers do not
+        note(f"no report: {error}")
+    note(f"written to {directory}")
 
 
 def _write_panels(
     config: ml_collections.ConfigDict,
     records: list[Record],
-    masks: np.ndarray,
-    found: Found,
+    measured: Measured,
+    style: Style,
     directory: Path,
 ) -> None:
-    """Panels of images spread evenly over the split, so that every defect has its share."""
-    count = min(config.evaluate.panels, len(records))
-    if not count:
-        return
-    chosen = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
     for has_truth in (True, False):
-        indices = [i for i in chosen if records[i].has_truth == has_truth]
+        indices = [i for i in sorted(measured.maps) if records[i].has_truth == has_truth]
         if not indices:
             continue
         picked = [records[i] for i in indices]
@@ -154,11 +161,17 @@ def _write_panels(
             write_panels(
                 directory,
                 load_images(picked, config.image_size),
-                masks[indices] if has_truth else None,
-                found.map[indices],
+                load_masks(picked, config.image_size) if has_truth else None,
+                np.stack([measured.maps[i] for i in indices]),
                 [f"{record.category}/{record.defect}/{record.image.stem}" for record in picked],
-                found.score[indices].tolist(),
+                [measured.images[i].score for i in indices],
+                style,
             )
         except UserError as error:  # the pictures need an optional library, the numbers do not
             note(f"no panels: {error}")
             return
+
+
+def _note(message: str) -> None:
+    if jax.process_index() == 0:
+        note(message)

@@ -10,7 +10,7 @@ from PIL import Image
 from stlm_jax import dataset, tiling
 from stlm_jax.data.images import read_image, resize_map
 from stlm_jax.data.reading import Reading, View, readable
-from stlm_jax.inference_step import mean_of_largest
+from stlm_jax.inference_step import largest, mean_of_largest
 from stlm_jax.map_pictures import MapPictures
 from stlm_jax.predictor import Predictor
 
@@ -66,15 +66,10 @@ def _find_in_image(
         for found, box in zip(predictor(views), boxes, strict=True)
     )  # each (h, w, 2)
     pictures = MapPictures(image)  # no tile that is yet to be seen reaches above a finished band
-    largest = [np.empty(0, np.float32)] * len(_KINDS)
+    highest = [np.empty(0, np.float32)] * len(_KINDS)
     for first, band in tiling.blended_bands(height, width, tile, maps):
         pictures.add(first, band[..., 0])
         for kind in range(len(_KINDS)):
-            largest[kind] = _largest([largest[kind], band[..., kind].ravel()], top_k)
-    scores = (float(mean_of_largest(values, top_k)) for values in largest)
+            highest[kind] = largest([highest[kind], band[..., kind].ravel()], top_k)
+    scores = (float(mean_of_largest(values, top_k)) for values in highest)
     return pictures, dict(zip(_KINDS, scores, strict=True))
-
-
-def _largest(parts: list[np.ndarray], count: int) -> np.ndarray:
-    values = np.concatenate(parts)
-    return np.partition(values, -count)[-count:] if count < values.size else values

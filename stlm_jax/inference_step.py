@@ -1,6 +1,6 @@
 """What evaluation, prediction and exports compute: image in, full-size maps and scores out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,12 @@ def mean_of_largest(values: np.ndarray, top_k: int) -> np.ndarray:
     """`image_score` of one map of any shape, on the host."""
     count = min(top_k, values.size)
     return np.partition(values, -count, axis=None)[-count:].mean()
+
+
+def largest(parts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """The `count` largest values of one-dimensional arrays, or all of fewer, in any order."""
+    values = np.concatenate(parts)
+    return np.partition(values, -count)[-count:] if count < values.size else values
 
 
 def make_predict_fn(config: ml_collections.ConfigDict, model: Stlm) -> Callable:

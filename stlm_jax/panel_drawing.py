@@ -6,6 +6,7 @@ The colour scale is the same in every panel, so a faint map looks faint; needs `
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -31,11 +32,12 @@ class Style:
     Attributes:
         vmin: the map value at the dark end of the colour scale, where the overlay is transparent.
         vmax: the map value at the bright end; values beyond either end are clipped.
-        threshold: outline where the map reaches this value; None for no outline.
+        threshold: the map value in the middle of the colour scale, which runs linearly on either
+            side of it; what is above is outlined. None: no outline, one linear scale.
         tile: width in pixels of each of the pictures in a row, at least `MINIMAL_TILE`.
 
     Raises:
-        UserError: the colour scale is empty or the tiles are too small.
+        UserError: the colour scale is empty, the threshold not inside it, or the tiles too small.
     """
 
     vmin: float = 0.0
@@ -47,12 +49,33 @@ class Style:
         """Refuse a colour scale without extent and tiles that no caption fits."""
         if not self.vmin < self.vmax:
             raise UserError(f"colour scale {self.vmin}..{self.vmax} is empty; raise its upper end")
+        if self.threshold is not None and not self.vmin < self.threshold < self.vmax:
+            raise UserError(
+                f"threshold {self.threshold} is not inside the colour scale "
+                f"{self.vmin}..{self.vmax}; widen it"
+            )
         if self.tile < MINIMAL_TILE:
             raise UserError(f"panel tiles of {self.tile} pixels; give at least {MINIMAL_TILE}")
 
+    @classmethod
+    def of(cls, threshold: float | None) -> Self:
+        """The style of a model: maps of 0..1 and its pixel threshold, finite, if it has one.
+
+        The scale is widened where it would not hold the threshold inside.
+        """
+        if threshold is None or 0 < threshold < 1:
+            return cls(threshold=threshold)
+        return cls(min(0.0, threshold - 1), max(1.0, threshold + 1), threshold)
+
+    @property
+    def ticks(self) -> tuple[float, float, float]:
+        """The map values at the dark end, the middle and the bright end of the colour scale."""
+        middle = (self.vmin + self.vmax) / 2 if self.threshold is None else self.threshold
+        return self.vmin, middle, self.vmax
+
     def share(self, values: np.ndarray) -> np.ndarray:
-        """Map values as positions on the colour scale, 0..1."""
-        return np.clip((values - self.vmin) / (self.vmax - self.vmin), 0, 1)
+        """Map values as positions on the colour scale, 0..1, of any shape."""
+        return np.interp(values, self.ticks, (0.0, 0.5, 1.0))
 
 
 @dataclass(frozen=True)
@@ -117,8 +140,7 @@ def draw_panel(
     values = np.asarray(
         Image.fromarray(map_.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     )
-    heat = _colours(style.share(values))
-    tiles = [("image", picture), ("anomaly map", heat)]
+    tiles = [("image", picture), ("anomaly map", draw_map(values, style))]
     truth = None
     if mask is not None:
         resized = Image.fromarray(np.uint8(255) * (np.asarray(mask) > 0)).resize(
@@ -127,7 +149,7 @@ def draw_panel(
         truth = np.asarray(resized) > 0
         caption = "ground truth" if truth.any() else "ground truth: none"
         tiles.insert(1, (caption, np.repeat(truth[..., None] * np.uint8(255), 3, axis=2)))
-    tiles.append(("overlay", _overlay(picture, heat, values, truth, style)))
+    tiles.append(("overlay", draw_overlay(picture, truth, values, style)))
 
     panel = Image.new("RGB", layout.size(len(tiles)), _PAPER)
     draw = ImageDraw.Draw(panel)
@@ -141,19 +163,48 @@ def draw_panel(
     return panel
 
 
-def _colours(shares: np.ndarray) -> np.ndarray:
-    """Positions 0..1 on the colour scale as uint8 RGB, with one more axis."""
+def colours(shares: np.ndarray) -> np.ndarray:
+    """Positions 0..1 on the colour scale, (…), as uint8 RGB, (…, 3).
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
     return _matplotlib().colormaps[COLORMAP](shares, bytes=True)[..., :3]
 
 
-def _overlay(picture, heat, values, truth, style: Style) -> np.ndarray:
-    """Heat over the picture in grey, the more opaque the hotter, and the outlines on top."""
+def draw_map(values: np.ndarray, style: Style) -> np.ndarray:
+    """A map, (h, w) real, in the colours of the scale, (h, w, 3) uint8.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    return colours(style.share(values))
+
+
+def draw_overlay(
+    picture: np.ndarray, truth: np.ndarray | None, values: np.ndarray, style: Style
+) -> np.ndarray:
+    """The map over the picture in grey, the more opaque the hotter, and the outlines on top.
+
+    Args:
+        picture: (h, w, 3) uint8 RGB.
+        truth: (h, w) bool; None where it is not known.
+        values: the map, (h, w) real.
+        style: colour scale and threshold.
+
+    Returns:
+        (h, w, 3) uint8.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
     grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
     opacity = OVERLAY_OPACITY * style.share(values)[..., None]
-    result = np.rint((1 - opacity) * grey + opacity * heat).astype(np.uint8)
+    result = np.rint((1 - opacity) * grey + opacity * draw_map(values, style)).astype(np.uint8)
     if style.threshold is not None:
-        above = values >= style.threshold
-        result[above & ~ndimage.binary_erosion(above, border_value=1)] = THRESHOLD_CONTOUR
+        above = values > style.threshold
+        inside = ndimage.binary_erosion(above, iterations=_CONTOUR_WIDTH, border_value=1)
+        result[above & ~inside] = THRESHOLD_CONTOUR
     if truth is not None and truth.any():
         outline = ndimage.binary_dilation(truth, iterations=_CONTOUR_WIDTH)
         halo = ndimage.binary_dilation(outline) & ~outline
@@ -178,7 +229,7 @@ def _draw_legend(draw, layout: Layout, tiles: int, has_defect: bool, style: Styl
     """What the outlines mean, right-aligned above the overlay."""
     entries = [(CONTOUR, "ground truth")] if has_defect else []
     if style.threshold is not None:
-        entries.append((THRESHOLD_CONTOUR, f"map ≥ {style.threshold:g}"))
+        entries.append((THRESHOLD_CONTOUR, f"map > {style.threshold:.3g}"))
     right = layout.left(tiles) - layout.gap
     baseline = layout.top - 6
     for colour, text in reversed(entries):
@@ -190,13 +241,13 @@ def _draw_legend(draw, layout: Layout, tiles: int, has_defect: bool, style: Styl
 
 def _draw_colour_bar(panel, draw, layout: Layout, tiles: int, style: Style) -> None:
     left = layout.left(tiles)
-    bar = _colours(np.linspace(1, 0, layout.tile_height))[:, None].repeat(layout.bar_width, axis=1)
+    bar = colours(np.linspace(1, 0, layout.tile_height))[:, None].repeat(layout.bar_width, axis=1)
     panel.paste(Image.fromarray(bar), (left, layout.top))
     bottom = layout.top + layout.tile_height - 1
-    for share, anchor in ((0.0, "ls"), (0.5, "lm"), (1.0, "lt")):
-        value = style.vmin + share * (style.vmax - style.vmin)
+    places = zip(style.ticks, (0.0, 0.5, 1.0), ("ls", "lm", "lt"), strict=True)
+    for value, share, anchor in places:
         at = (left + layout.bar_width + 5, bottom - share * (layout.tile_height - 1))
-        draw.text(at, f"{value:.3g}", _FAINT_INK, _font(12), anchor=anchor)
+        draw.text(at, f"{value:.2g}", _FAINT_INK, _font(12), anchor=anchor)
 
 
 @cache

@@ -5,7 +5,10 @@ import io
 import json
 from pathlib import Path
 
-from stlm_jax import run_info
+import ml_collections
+
+from stlm_jax import calibration, run_info
+from stlm_jax.calibration import Calibration
 from stlm_jax.data.layout import list_images
 from stlm_jax.data.sources import ALL
 from stlm_jax.errors import UserError
@@ -25,7 +28,9 @@ def predict(settings: Settings) -> list[dict[str, str | float]]:
     is 1) and `<name>_overlay.png`, both of the image's own size, `scores.csv` and `scores.json`.
 
     Returns:
-        One {`image`, `score`, `score_without_fa`, `map`, `overlay`} an image.
+        One {`image`, `score`, `score_without_fa`, `map`, `overlay`} an image, and of a calibrated
+        category `normalised_score`, above 0.5 where `is_anomalous`. Tiles are not judged:
+        thresholds are of whole images.
 
     Raises:
         UserError: no input, several categories, no checkpoint, or an unreadable image.
@@ -50,11 +55,12 @@ def predict(settings: Settings) -> list[dict[str, str | float]]:
     names = _unique_stems(paths)
     finder = find_in_tiles if config.predict.tile else find_in_squares
     progress = ProgressLine(f"predict {category}", len(paths), unit="image")
+    known = _calibration(config, workdir / category)
     rows: list[dict[str, str | float]] = []
     for index, (pictures, scores) in finder(config, predictor, paths):
-        rows.append(
-            {"image": str(paths[index]), **scores, **pictures.save(directory, names[index])}
-        )
+        judged = _judge(known, scores["score"]) if known else {}
+        written = pictures.save(directory, names[index])
+        rows.append({"image": str(paths[index]), **scores, **judged, **written})
         progress.update(index + 1)
     progress.close()
     if not rows:
@@ -69,6 +75,23 @@ def predict(settings: Settings) -> list[dict[str, str | float]]:
         print(f"{row['score']:.4f}  {row['image']}")
     note(f"written to {directory}")
     return rows
+
+
+def _calibration(config: ml_collections.ConfigDict, folder: Path) -> Calibration | None:
+    known = calibration.load(folder, config)
+    if known is None:
+        note(f"{folder.name}: no threshold is stored; --mode=train, run again, estimates one")
+    elif config.predict.tile:
+        note(f"{folder.name}: the threshold is of whole images, tiles are not judged by it")
+        return None
+    return known
+
+
+def _judge(known: Calibration, score: float) -> dict[str, float]:
+    return {
+        "normalised_score": float(known.normalise(score)),
+        "is_anomalous": score > known.threshold,
+    }
 
 
 def input_images(name: str) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+from stlm_jax.config import default
 from stlm_jax.config_checks import flatten
 from stlm_jax.errors import UserError
 from stlm_jax.files import write_atomically
@@ -24,11 +25,12 @@ _LIBRARIES = (
 )  # fmt: skip
 # Keys that do not change what a step of training computes. `train.steps` and `train.epochs` say
 # when to stop: the schedule is constant, so a longer run begins with the steps of a shorter one.
-_FREE_GROUPS = ("evaluate", "predict", "log", "checkpoint")
+_FREE_GROUPS = ("evaluate", "predict", "log", "checkpoint", "report")
 _FREE_KEYS = (
     "data.root", "data.categories", "data.demo", "data.train_dir", "data.test_good_dir",
     "data.test_defect_dir", "data.mask_dir", "data.csv", "data.on_error",
-    "data.cache_gib", "train.steps", "train.epochs",
+    "data.cache_gib", "train.steps", "train.epochs", "calibration.quantile",
+    "calibration.pixel_quantile",
 )  # fmt: skip
 
 
@@ -41,8 +43,9 @@ def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
     path = workdir / CONFIG_NAME
     if not path.is_file():
         return
-    before = flatten(read_config(path))
-    now = flatten(ml_collections.ConfigDict(json.loads(config.to_json())))
+    # A key that came after the run was made had the effect of its default.
+    before = flatten(_as_stored(default())) | flatten(read_config(path))
+    now = flatten(_as_stored(config))
     for key in [*now, *(k for k in before if k not in now)]:
         if key in _FREE_KEYS or key.split(".")[0] in _FREE_GROUPS:
             continue
@@ -132,6 +135,10 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
         return [*last.pop("previous", []), last]
     except (OSError, ValueError, AttributeError):
         return []
+
+
+def _as_stored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(json.loads(config.to_json()))
 
 
 def _shown(value: Any) -> str:

@@ -1,9 +1,11 @@
-"""Results of all categories as Markdown and JSON.
+"""Results of all categories as Markdown, CSV and JSON.
 
 Results are `{category: {metric: value}}` with values as fractions of 1; nan where a metric is
 undefined. `"mean"` is not a category but their mean.
 """
 
+import csv
+import io
 import json
 import math
 import os
@@ -18,6 +20,11 @@ Results = Mapping[str, Mapping[str, float]]
 MEAN = "mean"
 JSON_NAME = "metrics.json"
 TABLE_NAME = "table.md"
+CSV_NAME = "table.csv"
+PAPER = (
+    "The paper's own figures, on MVTec AD, not measured here: "
+    "pixel AUROC 98.26, PRO 94.92, 16 M parameters, 20 ms an image."
+)
 _WORDS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1max", "aupro": "AUPRO", "fa": "FA"}
 
 
@@ -50,15 +57,25 @@ def format_table(results: Results) -> str:
     Raises:
         UserError: there is no category.
     """
-    complete = with_mean(results)
-    metrics = _metrics(complete)
-    rows = [["category", *map(_heading, metrics)]]
-    rows += [
-        [name, *(_percent(values.get(metric, math.nan)) for metric in metrics)]
-        for name, values in complete.items()
-    ]
+    rows = _rows(results)
     rows[-1] = [f"**{cell}**" if cell != "-" else cell for cell in rows[-1]]
     return align(rows)
+
+
+def format_csv(results: Results) -> str:
+    """The same rows as `format_table`, comma-separated; nothing where there is no value.
+
+    Raises:
+        UserError: there is no category.
+    """
+    return as_csv([["" if cell == "-" else cell for cell in row] for row in _rows(results)])
+
+
+def as_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as comma-separated lines."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    return table.getvalue()
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -72,11 +89,18 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_results(directory: str | os.PathLike, results: Results) -> tuple[Path, Path]:
-    """Write `metrics.json` (fractions, null for nan) and `table.md`, each atomically.
+def write_results(
+    directory: str | os.PathLike, results: Results, closing: str = ""
+) -> tuple[Path, Path, Path]:
+    """Write `metrics.json` (fractions, null for nan), `table.md` and `table.csv`, each atomically.
+
+    Args:
+        directory: made when absent.
+        results: of every category.
+        closing: text that `table.md` ends with.
 
     Returns:
-        The paths of the two files.
+        The paths of the three files.
 
     Raises:
         UserError: there is no category.
@@ -91,7 +115,8 @@ def write_results(directory: str | os.PathLike, results: Results) -> tuple[Path,
     text = json.dumps(strict, indent=2, allow_nan=False) + "\n"
     return (
         write_atomically(Path(directory) / JSON_NAME, text),
-        write_atomically(Path(directory) / TABLE_NAME, format_table(complete)),
+        write_atomically(Path(directory) / TABLE_NAME, format_table(complete) + closing),
+        write_atomically(Path(directory) / CSV_NAME, format_csv(complete)),
     )
 
 
@@ -116,11 +141,21 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
         raise UserError(f"{path} does not hold results; write it with the evaluation") from error
 
 
+def _rows(results: Results) -> list[list[str]]:
+    complete = with_mean(results)
+    metrics = _metrics(complete)
+    headings = ["category", *map(heading, metrics)]
+    return [headings] + [
+        [name, *(_percent(values.get(metric, math.nan)) for metric in metrics)]
+        for name, values in complete.items()
+    ]
+
+
 def _metrics(results: Results) -> list[str]:
     return list(dict.fromkeys(metric for values in results.values() for metric in values))
 
 
-def _heading(metric: str) -> str:
+def heading(metric: str) -> str:
     """`pixel_auroc` as "pixel AUROC", `aupro_0.05` as "AUPRO 0.05"."""
     return " ".join(_WORDS.get(word, word) for word in metric.split("_"))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from stlm_jax import dataset, run_info
+from stlm_jax import calibration, dataset, run_info
 from stlm_jax.checkpoint import Checkpoints, Restored
 from stlm_jax.data.cache import GIB, ImageCache
 from stlm_jax.data.pipeline import TrainLoader, shard
@@ -20,7 +20,8 @@ from stlm_jax.errors import UserError
 from stlm_jax.evaluate import evaluate
 from stlm_jax.interrupt import Interrupted, StopRequest
 from stlm_jax.models.build import build_stlm
-from stlm_jax.predictor import state_template
+from stlm_jax.predictor import Predictor, state_template
+from stlm_jax.previews import Previews
 from stlm_jax.progress import ProgressLine, note
 from stlm_jax.settings import Settings
 from stlm_jax.train_state import TrainState, create_train_state
@@ -62,9 +63,24 @@ def train(settings: Settings) -> None:
             if done == totals[category]:
                 note(f"{category}: finished before, {done} steps")
                 continue
+            calibration.forget(folder)
             trainer = trainer or Trainer(config)
             trainer.fit(category, records, totals[category], folder, checkpoints, restored)
     evaluate(settings)
+    _calibrate_untested(config, workdir)
+
+
+def _calibrate_untested(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Thresholds of the categories that evaluation leaves out, for prediction and exports."""
+    untested = [
+        name for name in config.data.categories if not dataset.split_of(config, name, "test")
+    ]
+    if not untested:
+        return
+    predictor = Predictor(config)
+    for category in untested:
+        predictor.load(workdir / category)
+        calibration.load_or_make(workdir / category, config, predictor, category)
 
 
 def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -> int:
@@ -109,6 +125,7 @@ class Trainer:
             return step(state, teacher_variables, batch, state.step_key())
 
         self._step = jax.jit(step_with_key, donate_argnums=0)  # only the state is donated
+        self.previews = Previews(config, self.model)
 
     def fit(
         self,
@@ -207,6 +224,9 @@ class _Loop:
             self._report()  # of an earlier step, while the device computes this one
             if done % config.log.every_steps == 0 or done == self._total:
                 self._pending = (done, metrics)
+            if trainer.previews.due(done):
+                trainer.previews.write(self._writer, done, state, batch)
+                self._progress.restart_clock(done)
             if done == start + 1:
                 self._progress.restart_clock(done)  # leaves out the compilation
         self._progress.close()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stlm_jax.files import write_atomically
 from stlm_jax.progress import note
 
@@ -22,7 +24,8 @@ class MetricWriter:
         path = directory / "metrics.jsonl"
         write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, start)))
         self._file = path.open("a", encoding="utf-8")
-        self._events = _event_writer(directory, start) if events else None
+        purged = {"purge_step": start + 1} if start else {}
+        self._events = event_writer(directory, **purged) if events else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line `{"step": step, name: value, …}` and the same events."""
@@ -31,6 +34,17 @@ class MetricWriter:
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether there are TensorBoard events for images to go to."""
+        return self._events is not None
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Write images, (H, W, 3) uint8 by name, as events; nothing where there are none."""
+        if self._events:
+            for name, pixels in images.items():
+                self._events.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -58,10 +72,11 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return kept
 
 
-def _event_writer(directory: Path, start: int) -> Any:
+def event_writer(directory: Path, **options: Any) -> Any:
+    """A `tensorboardX.SummaryWriter` of `directory`; None, and a note, without tensorboardX."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         note("no TensorBoard events: tensorboardX is missing; pip install 'stlm_jax[report]'")
         return None
-    return SummaryWriter(str(directory), purge_step=start + 1 if start else None)
+    return SummaryWriter(str(directory), **options)

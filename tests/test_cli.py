@@ -52,7 +52,8 @@ def test_training_leaves_everything_in_the_workdir(place):
         metrics = [json.loads(line) for line in lines]
         assert [line["step"] for line in metrics] == [2, 4, 6]
         assert {"loss", "cosine", "focal", "l1"} <= metrics[0].keys()
-        assert len(list((run / category).glob("events.out.tfevents.*"))) == 1
+        events = [path.name for path in (run / category).glob("events.out.tfevents.*")]
+        assert sorted(name.endswith(".evaluation") for name in events) == [False, True]
     assert json.loads((run / "config.json").read_text())["train"]["steps"] == 6
     description = json.loads((run / "run.json").read_text())
     assert description["seed"] == 0 and description["versions"]["jax"] == jax.__version__

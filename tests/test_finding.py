@@ -2,64 +2,14 @@
 
 import numpy as np
 import pytest
+from colour_model import SIZE, ColourPredictor, config_of, see_colours, smooth, write
 from PIL import Image
 
-from stlm_jax.config import default
 from stlm_jax.data.images import ImageError
-from stlm_jax.data.records import Record
-from stlm_jax.evaluate import _find
+from stlm_jax.description import Description
 from stlm_jax.finding import find_in_squares, find_in_tiles
 from stlm_jax.inference import Detector
 from stlm_jax.map_pictures import MapPictures
-from stlm_jax.predictor import Predictor
-
-SIZE = 64
-
-
-def see_colours(images):
-    """A model whose map is the red channel and whose other map is the green one."""
-    maps = images.astype(np.float32) / 255
-    return maps[..., 0], maps[..., 1]
-
-
-class ColourPredictor(Predictor):
-    """A Predictor around `see_colours`; its scores are those of whole squares."""
-
-    def __init__(self, config):
-        self._size, self._batch_size, self._top_k = config.image_size, 3, 10
-        self._variables, self.batches = None, []
-
-        def predict(variables, images, size):
-            self.batches.append(images.shape)
-            maps = see_colours(images)
-            scores = [np.sort(m.reshape(len(m), -1))[:, -10:].mean(1) for m in maps]
-            return dict(map=maps[0], map_without_fa=maps[1], score=scores[0],
-                        score_without_fa=scores[1])  # fmt: skip
-
-        self._predict = predict
-
-
-def config_of(geometry="squash", tile=0, skip=False):
-    config = default()
-    config.image_size, config.evaluate.score_top_k = SIZE, 10
-    config.data.geometry, config.predict.tile = geometry, tile
-    config.data.on_error = "skip" if skip else "raise"
-    return config
-
-
-def smooth(height, width, seed=0):
-    """An image without detail that resizing would lose; values from 20 to 90."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(20, 90, (3, 4, 3), dtype=np.uint8))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).clip(20, 90)
-
-
-def write(folder, pictures):
-    paths = []
-    for index, pixels in enumerate(pictures):
-        paths.append(folder / f"{index}.png")
-        Image.fromarray(pixels).save(paths[-1])
-    return paths
 
 
 def read_map(pictures, folder):
@@ -86,37 +36,6 @@ def test_padding_does_not_count_in_the_score(tmp_path):
     config = config_of("pad")
     ((_, (_, scores)),) = find_in_squares(config, ColourPredictor(config), write(tmp_path, [dark]))
     assert scores == pytest.approx({"score": 10 / 255, "score_without_fa": 10 / 255})
-
-
-@pytest.mark.parametrize("geometry", ["squash", "pad"])
-def test_evaluation_sees_the_whole_image_and_no_padding(tmp_path, geometry):
-    """Maps to be measured lie as the masks do: squashed to a square."""
-    images = [smooth(96, 160), smooth(160, 60, 1), smooth(64, 64, 2), smooth(30, 64, 3)]
-    paths = write(tmp_path, images)
-    records = [Record(path, None, 0, "good", "c", "test") for path in paths]
-    config = config_of(geometry)
-    predictor = ColourPredictor(config)
-    kept, found = _find(config, predictor, "c", records)
-    assert kept == records and found.map.shape == (4, SIZE, SIZE)
-    assert predictor.batches == [(3, SIZE, SIZE, 3)] * 2
-    for image, red, score in zip(images, found.map, found.score, strict=True):
-        squashed = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        np.testing.assert_allclose(red, np.asarray(squashed)[..., 0] / 255, atol=0.03)
-        assert score == pytest.approx(image[..., 0].max() / 255, abs=0.03)
-
-
-def test_evaluation_leaves_out_what_cannot_be_read(tmp_path, capsys):
-    paths = write(tmp_path, [smooth(64, 64, seed) for seed in range(4)])
-    records = [Record(path, None, 0, "good", "c", "test") for path in paths]
-    paths[1].write_bytes(b"")
-    config = config_of(skip=True)
-    kept, found = _find(config, ColourPredictor(config), "c", records)
-    assert kept == [records[0], records[2], records[3]]
-    expected = [smooth(64, 64, seed)[..., 0] / 255 for seed in (0, 2, 3)]
-    np.testing.assert_allclose(found.map, expected, atol=1e-6)
-    assert "1 of 4 images were left out" in capsys.readouterr().err
-    with pytest.raises(ImageError, match=r"1\.png"):
-        _find(config_of(), ColourPredictor(config), "c", records)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (200, 300), (50, 170), (33, 20)])
@@ -181,6 +100,7 @@ def test_a_detector_pads_as_in_training(geometry):
         maps = see_colours(squares)[0]
         return maps, maps.max((1, 2))
 
-    found = Detector(infer, SIZE, geometry=geometry, top_k=10)(images)
+    description = Description(image_size=SIZE, geometry=geometry, score_top_k=10)
+    found = Detector(infer, description)(images)
     np.testing.assert_allclose(found.anomaly_map, images[..., 0] / 255, atol=0.03)
     np.testing.assert_allclose(found.score, images[..., 0].max((1, 2)) / 255, atol=0.03)

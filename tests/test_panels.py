@@ -47,6 +47,25 @@ def test_ends_of_the_scale_clip():
         assert np.abs(heat[:, column].astype(int) - inferno(share)).max() <= 1
 
 
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.9, 0.0, 1.0, 3.5, -2.0])
+def test_the_threshold_has_one_colour_whatever_it_is(threshold):
+    """Half of the map at the threshold, one pixel a lot hotter: it must not rescale the others."""
+    style = Style.of(threshold)
+    map_ = np.full((TILE, TILE), threshold)
+    map_[:, :100], map_[0, 255] = style.vmin, style.vmax + 5
+    heat = tiles_of(draw_panel(GREY, None, map_, "a", style=style), 3)[1].astype(int)
+    assert np.abs(heat[1:, 101:] - inferno(0.5)).max() <= 1
+    assert np.abs(heat[:, :99] - inferno(0.0)).max() <= 1
+    assert np.abs(heat[0, 255] - inferno(1.0)).max() <= 1
+
+
+def test_on_either_side_of_the_threshold_the_scale_is_linear():
+    style = Style.of(0.2)
+    np.testing.assert_allclose(style.share(np.array([0.1, 0.6, 1.0])), [0.25, 0.75, 1.0])
+    assert style.ticks == (0.0, 0.2, 1.0)
+    assert Style.of(None).ticks == (0.0, 0.5, 1.0)
+
+
 def test_tiles_show_their_inputs():
     image = np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), dtype=np.uint8)
     picture, truth, _, overlay = tiles_of(draw_panel(image, DEFECT, np.zeros((8, 8)), "a"), 4)
@@ -84,15 +103,15 @@ def test_threshold_outlines_the_map():
     map_ = np.zeros((TILE, TILE))
     map_[100:140, 50:90] = 0.5
     outlined = {}
-    for threshold in (None, 0.5, 0.51):
+    for threshold in (None, 0.49, 0.5):
         panel = draw_panel(GREY, None, map_, "a", style=Style(threshold=threshold))
         outlined[threshold] = (tiles_of(panel, 3)[2] == THRESHOLD_CONTOUR).all(axis=2)
     assert not outlined[None].any()
-    assert not outlined[0.51].any()
+    assert not outlined[0.5].any()
     square = np.zeros((TILE, TILE), bool)
     square[100:140, 50:90] = True
-    square[101:139, 51:89] = False
-    np.testing.assert_array_equal(outlined[0.5], square)
+    square[102:138, 52:88] = False
+    np.testing.assert_array_equal(outlined[0.49], square)
 
 
 def test_hotter_is_more_opaque():
@@ -186,7 +205,9 @@ def test_malformed(changed, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("style", [{"vmin": 1.0}, {"vmax": float("nan")}, {"tile": 100}])
+@pytest.mark.parametrize(
+    "style", [{"vmin": 1.0}, {"vmax": float("nan")}, {"tile": 100}, {"threshold": 1.0}]
+)
 def test_unusable_style(style):
     with pytest.raises(UserError, match="colour scale|tiles of 100"):
         Style(**style)

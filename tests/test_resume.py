@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import event_files
 import jax
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from miniature import write_config, write_dataset
 from stlm_jax.checkpoint import Checkpoints
 from stlm_jax.main import main
 from stlm_jax.predictor import state_template
+from stlm_jax.previews import Previews
 from stlm_jax.settings import parse
 from stlm_jax.train import Trainer, category_key
 
@@ -46,6 +48,7 @@ def trainers():
         if not made:
             made.append(Trainer(config))
         made[0].config = config
+        made[0].previews = Previews(config, made[0].model)
         return made[0]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -115,6 +118,14 @@ def test_a_longer_run_goes_on_from_a_finished_one(place, whole):
     assert main(command(place, "longer", 7)) == 0
     assert_bit_identical(restored(place, "longer"), whole)
     assert logged_steps(place, "longer") == [2, 3, 4, 6, 7]
+
+
+def test_a_run_with_previews_is_the_same(place, whole):
+    pytest.importorskip("tensorboardX")
+    assert main(command(place, "previews", 7, "--config.log.images_every_steps=3")) == 0
+    assert_bit_identical(restored(place, "previews"), whole)
+    _, images = event_files.read(place / "previews" / "disc")
+    assert sorted({step for _, step in images}) == [3, 6]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

@@ -52,7 +52,7 @@ def test_no_category(nothing, tmp_path):
 
 
 def test_json_is_strict(tmp_path):
-    path, table = write_results(tmp_path / "new" / "run", RESULTS)
+    path, table, _ = write_results(tmp_path / "new" / "run", RESULTS)
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -61,11 +61,22 @@ def test_json_is_strict(tmp_path):
     assert list(loaded) == ["bottle", "metal_nut", "mean"]
     assert loaded["metal_nut"] == {"image_auroc": 0.9826, "pixel_ap": 0.4375, "aupro_0.05": None}
     assert table.read_text() == format_table(RESULTS)
-    assert sorted(os.listdir(path.parent)) == ["metrics.json", "table.md"]
+    assert sorted(os.listdir(path.parent)) == ["metrics.json", "table.csv", "table.md"]
+
+
+def test_the_same_rows_in_csv_and_what_the_table_ends_with(tmp_path):
+    _, table, csv = write_results(tmp_path, RESULTS, "\nCost: none.\n")
+    assert table.read_text() == format_table(RESULTS) + "\nCost: none.\n"
+    assert csv.read_text() == (
+        "category,image AUROC,pixel AP,AUPRO 0.05\n"
+        "bottle,100.00,81.25,50.00\n"
+        "metal_nut,98.26,43.75,\n"
+        "mean,99.13,62.50,\n"
+    )
 
 
 def test_results_come_back(tmp_path):
-    path, _ = write_results(tmp_path, RESULTS)
+    path, *_ = write_results(tmp_path, RESULTS)
     found = read_results(path)
     assert found["bottle"] == RESULTS["bottle"]
     assert math.isnan(found["metal_nut"]["aupro_0.05"])
@@ -82,7 +93,7 @@ def test_unreadable_results(text, tmp_path):
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path, _ = write_results(tmp_path, RESULTS)
+    path, *_ = write_results(tmp_path, RESULTS)
     before = path.read_bytes()
 
     def refuse(source, target):
@@ -92,4 +103,4 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_results(tmp_path, {"bottle": {"image_auroc": 0.5}})
     assert path.read_bytes() == before
-    assert sorted(os.listdir(tmp_path)) == ["metrics.json", "table.md"]
+    assert sorted(os.listdir(tmp_path)) == ["metrics.json", "table.csv", "table.md"]

@@ -1,0 +1,142 @@
+"""What is known of the test images of a category that a model has seen so far."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import ml_collections
+import numpy as np
+
+from stlm_jax.calibration import Calibration
+from stlm_jax.data.images import resize_map, resize_mask
+from stlm_jax.data.reading import View
+from stlm_jax.data.records import Record
+from stlm_jax.data.truth import Truth
+from stlm_jax.metrics import Accumulator, MetricError
+from stlm_jax.predictor import Found
+from stlm_jax.rates import Rates
+from stlm_jax.report.gallery import most_wrong_first
+from stlm_jax.results import ImageResult
+
+
+class Seen(NamedTuple):
+    """A test image as it is read.
+
+    Attributes:
+        place: in the split.
+        record: what is known of it.
+        view: what the network sees.
+        picture: (h, w, 3) uint8, small, in its own proportions.
+        truth: at the resolution that metrics are taken at.
+        shape: that resolution.
+    """
+
+    place: int
+    record: Record
+    view: View
+    picture: np.ndarray
+    truth: Truth
+    shape: tuple[int, int]
+
+
+class Measured:
+    """What is known of the images measured so far; bounded but for a score an image.
+
+    Attributes:
+        with_fa: metrics of the map with the FA module.
+        without_fa: metrics of the map without.
+        rates: of wrong verdicts; None without calibration.
+        images: {place in the split: result}; those that are not among the most wrong, which reports
+            show, have lost their pictures, which are (0, 0).
+        maps: {place in the split: (S, S) float32} of the images that panels are made of.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        calibration: Calibration | None,
+        panels: Sequence[int] = (),
+    ):
+        """Begin with no image; `panels` are places in the split whose maps are to be kept."""
+        self.with_fa = Accumulator(config.evaluate.metrics)
+        self.without_fa = Accumulator(config.evaluate.metrics)
+        self.rates = Rates(calibration) if calibration else None
+        self.images: dict[int, ImageResult] = {}
+        self.maps: dict[int, np.ndarray] = {}
+        self._calibration, self._panels = calibration, frozenset(panels)
+        self._shown = max(config.report.gallery, config.evaluate.panels)
+        self._square = (config.image_size,) * 2
+
+    def add(self, seen: Seen, found: Found) -> None:
+        """Take what the model says of an image.
+
+        Raises:
+            MetricError: naming the image; its map or score is not finite.
+        """
+        record, (mask, regions) = seen.record, seen.truth
+        label, score = bool(record.label), float(found.score)
+        of_map = resize_map(found.map, seen.shape)
+        without = resize_map(found.map_without_fa, seen.shape)
+        try:
+            self.with_fa.add(of_map, mask, score, label, record.defect, regions)
+            self.without_fa.add(
+                without, mask, float(found.score_without_fa), label, record.defect, regions
+            )
+            if self.rates:
+                self.rates.add(of_map, mask, score, label)
+        except MetricError as error:
+            raise MetricError(f"{record.image}: {error}") from error
+        small = seen.picture.shape[:2]
+        self.images[seen.place] = ImageResult(
+            name=f"{record.defect}/{record.image.stem}",
+            defect=record.defect,
+            label=label,
+            score=score,
+            score_without_fa=float(found.score_without_fa),
+            picture=seen.picture,
+            mask=None if mask is None else _shown(mask, small),
+            map=resize_map(found.map, small),
+        )
+        if seen.place in self._panels:
+            self.maps[seen.place] = resize_map(found.map, self._square)
+        self._drop_pictures(spare=self._shown)
+
+    def merge(self, other: Self) -> None:
+        """Add what another process has measured of the same split."""
+        self.with_fa.merge(other.with_fa)
+        self.without_fa.merge(other.without_fa)
+        if self.rates and other.rates:
+            self.rates.merge(other.rates)
+        self.images |= other.images
+        self.maps |= other.maps
+        self._drop_pictures()
+
+    def in_order(self) -> list[ImageResult]:
+        """The images, in the order of the split."""
+        self._drop_pictures()
+        return [self.images[place] for place in sorted(self.images)]
+
+    def _drop_pictures(self, spare: int = 0) -> None:
+        """Keep pictures of the most wrong images only, once there are `spare` more of them."""
+        kept = {id(image): place for place, image in self.images.items() if image.picture.size}
+        if len(kept) <= self._shown + spare:
+            return
+        images = [self.images[place] for place in kept.values()]
+        for image in most_wrong_first(images, self._calibration)[self._shown :]:
+            self.images[kept[id(image)]] = _without_pictures(image)
+
+
+def _shown(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask for the eye: what vanishes when it is made smaller stays visible."""
+    small = resize_mask(mask, size)
+    return small if small.any() else resize_map(mask.astype(np.float32), size) > 0
+
+
+def _without_pictures(image: ImageResult) -> ImageResult:
+    nothing = np.empty((0, 0), np.float32)
+    return dataclasses.replace(
+        image,
+        picture=np.empty((0, 0, 3), np.uint8),
+        mask=None if image.mask is None else nothing > 0,
+        map=nothing,
+    )

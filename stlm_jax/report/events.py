@@ -1,0 +1,47 @@
+"""What evaluation found as TensorBoard events, beside those of the training."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from stlm_jax.panel_drawing import Style, draw_panel
+from stlm_jax.report.gallery import most_wrong_first
+from stlm_jax.results import CategoryResult, RunResult
+from stlm_jax.writers import event_writer
+
+_SUFFIX = ".evaluation"
+
+
+def write_events(workdir: Path, run: RunResult) -> None:
+    """Write each category's metrics, rates and panels into its folder, at the step evaluated.
+
+    The panels are the `config.evaluate.panels` most wrong images. Events of an earlier evaluation
+    are replaced. Without tensorboardX nothing is written, and said.
+
+    Raises:
+        UserError: matplotlib is missing.
+        OSError: the disk or the permissions refuse.
+    """
+    for category in run.categories:
+        folder = workdir / category.category
+        if not folder.is_dir():  # evaluated, but not trained here
+            continue
+        for path in folder.glob(f"events.*{_SUFFIX}"):
+            path.unlink()
+        events = event_writer(folder, filename_suffix=_SUFFIX)
+        if events is None:
+            return
+        _write(events, category, run.config.evaluate.panels)
+        events.close()
+
+
+def _write(events, category: CategoryResult, panels: int) -> None:
+    step, calibration = category.step, category.calibration
+    for name, value in {**category.metrics, **category.rates}.items():
+        if not math.isnan(value):
+            events.add_scalar(f"evaluation/{name}", value, step)
+    style = Style.of(calibration.pixel_threshold if calibration else None)
+    for image in most_wrong_first(category.images, calibration)[:panels]:
+        panel = draw_panel(image.picture, image.mask, image.map, image.name, image.score, style)
+        events.add_image(f"evaluation/{image.name}", np.asarray(panel), step, dataformats="HWC")

@@ -1,0 +1,202 @@
+"""The report of a run as one HTML file that needs nothing else."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stlm_jax import tables
+from stlm_jax.errors import UserError
+from stlm_jax.files import open_atomically
+from stlm_jax.panel_drawing import Style, colours
+from stlm_jax.report import facts, gallery, summary
+from stlm_jax.report.cells import percent
+from stlm_jax.report.charts import CURVES, curve_chart, score_histogram
+from stlm_jax.results import WITHOUT_FA, CategoryResult, RunResult
+
+_HERE = Path(__file__).parent
+_RATE_OF_CURVE = {"image_roc": "image", "pixel_roc": "pixel"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart.
+
+    Attributes:
+        title: above it.
+        svg: the chart; empty where there is none.
+        alt: what it shows, for those who cannot see it.
+        areas: under the curves with and without FA, in per cent; empty where not measured.
+        reason: why there is no chart.
+    """
+
+    title: str
+    svg: str
+    alt: str = ""
+    areas: tuple[str, str] = ("", "")
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page says of one category.
+
+    Attributes:
+        id: of the element, unlike any other.
+        name: the category's.
+        good: how many good images were tested.
+        defective: how many defective ones.
+        verdicts: {`miss` | `false alarm` | `right`: images of it}; empty without a threshold.
+        histogram: of the image scores.
+        charts: the curves.
+        by_defect: table of the metrics by type of defect.
+        ticks: the map's values at the ends and in the middle of its colour scale.
+        panels: the gallery.
+        defects: {type: panels of it}.
+        calibrated: whether there is a threshold.
+    """
+
+    id: str
+    name: str
+    good: int
+    defective: int
+    verdicts: dict[str, int]
+    histogram: Chart
+    charts: list[Chart]
+    by_defect: summary.Table
+    ticks: tuple[float, float, float]
+    panels: list[gallery.Panel]
+    defects: dict[str, int]
+    calibrated: bool
+
+
+def write_report(path: str | os.PathLike, run: RunResult) -> Path:
+    """Write the report of a run: one HTML file that opens without a network.
+
+    Args:
+        path: the file to write, `WORKDIR/results/report.html`; what is known of the run's start is
+            read from `WORKDIR/run.json`, where it is there.
+        run: what was measured. `config.report.gallery` panels a category are shown at most.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: jinja2 or matplotlib is missing.
+        OSError: the disk or the permissions refuse.
+    """
+    path = Path(path)
+    template = _environment().get_template("template.html")
+    page = template.generate(
+        facts=facts.of_run(run, path.parent.parent),
+        headline=summary.headline(run),
+        paper=tables.PAPER,
+        metrics=summary.metrics_table(run),
+        calibration=summary.calibration_table(run),
+        sections=(_section(index, category, run) for index, category in enumerate(run.categories)),
+        names=[(_id(index), category.category) for index, category in enumerate(run.categories)],
+        gradient=_gradient(),
+        verdict_names=(gallery.MISS, gallery.FALSE_ALARM, gallery.RIGHT),
+        style=(_HERE / "style.css").read_text(encoding="utf-8"),
+        script=(_HERE / "script.js").read_text(encoding="utf-8"),
+    )
+    with open_atomically(path) as file:
+        for part in page:  # a category at a time: the pictures are most of it
+            file.write(part.encode())
+    return path
+
+
+def _section(index: int, category: CategoryResult, run: RunResult) -> Section:
+    calibration, images = category.calibration, category.images
+    ordered = gallery.most_wrong_first(images, calibration)
+    style = Style.of(calibration.pixel_threshold if calibration else None)
+    panels = [
+        gallery.panel(image, calibration, style) for image in ordered[: run.config.report.gallery]
+    ]
+    verdicts = _counts([gallery.verdict(image, calibration) for image in images])
+    return Section(
+        id=_id(index),
+        name=category.category,
+        good=sum(not image.label for image in images),
+        defective=sum(bool(image.label) for image in images),
+        verdicts={name: verdicts.get(name, 0) for name in (gallery.MISS, gallery.FALSE_ALARM)}
+        if calibration
+        else {},
+        histogram=_histogram(index, category),
+        charts=_charts(index, category),
+        by_defect=summary.defect_table(category),
+        ticks=style.ticks,
+        panels=panels,
+        defects=_counts([panel.defect for panel in panels]),
+        calibrated=calibration is not None,
+    )
+
+
+def _charts(index: int, category: CategoryResult) -> list[Chart]:
+    charts = []
+    with_fa, without_fa = category.result.curves, category.result_without_fa.curves
+    for name, kind in CURVES.items():
+        pair = with_fa.get(name), without_fa.get(name)
+        if pair == (None, None):
+            reason = category.result.reasons.get(kind.metric, "no curve on these images")
+            charts.append(Chart(kind.title, "", reason=reason))
+            continue
+        at = None
+        if name in _RATE_OF_CURVE:
+            level = _RATE_OF_CURVE[name]
+            at = (
+                category.rates.get(f"{level}_false_alarm_rate", math.nan),
+                1 - category.rates.get(f"{level}_miss_rate", math.nan),
+            )
+        svg = curve_chart(f"{name} {index}", kind, *pair, at)
+        areas = _area(category, kind.metric), _area(category, f"{kind.metric}{WITHOUT_FA}")
+        alt = f"{kind.title}: {kind.y} over {kind.x} with and without FA"
+        charts.append(Chart(kind.title, svg, alt, areas))
+    return charts
+
+
+def _area(category: CategoryResult, metric: str) -> str:
+    value = category.metrics.get(metric)
+    return "" if value is None else percent(value).text
+
+
+def _histogram(index: int, category: CategoryResult) -> Chart:
+    scores = {
+        label: [image.score for image in category.images if bool(image.label) == label]
+        for label in (False, True)
+    }
+    threshold = category.calibration.threshold if category.calibration else None
+    svg = score_histogram(f"histogram {index}", scores[False], scores[True], threshold)
+    alt = f"scores of {len(scores[False])} good and {len(scores[True])} defective images"
+    return Chart("Image scores", svg, alt)
+
+
+def _counts(values: list[str]) -> dict[str, int]:
+    return {value: values.count(value) for value in sorted(set(values))}
+
+
+def _id(index: int) -> str:
+    return f"category-{index + 1}"
+
+
+def _gradient() -> str:
+    """The colour scale of the maps as CSS colours from dark to bright."""
+    return ", ".join("rgb({} {} {})".format(*colour) for colour in colours(np.linspace(0, 1, 17)))
+
+
+def _environment():
+    try:
+        import jinja2
+    except ImportError as error:
+        raise UserError(
+            "the report needs jinja2; install it with `pip install 'stlm_jax[report]'`"
+        ) from error
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,155 @@
+"""The report's tables and the figures above them."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from stlm_jax import tables
+from stlm_jax.report import gallery
+from stlm_jax.report.cells import Cell, count, metric_cells, number, percent, word
+from stlm_jax.results import WITHOUT_FA, CategoryResult, RunResult
+
+_RATES = {
+    "image_false_alarm_rate": "images: false alarms",
+    "image_miss_rate": "images: misses",
+    "pixel_false_alarm_rate": "pixels: false alarms",
+    "pixel_miss_rate": "pixels: misses",
+}
+_HEADLINE = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+_SOURCES = {
+    "validation": "validation split",
+    "held_out": "held-out images",
+    "training": "training images, optimistic",
+    "f1max": "largest F1 of validation",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted.
+
+    Attributes:
+        groups: (heading, columns it spans) above the columns; empty for none.
+        columns: headings.
+        rows: cells, the first of each the row's heading.
+        last: a row that stays last however the others are sorted; empty for none.
+    """
+
+    groups: list[tuple[str, int]]
+    columns: list[str]
+    rows: list[list[Cell]]
+    last: list[Cell] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of the run's that is read first."""
+
+    name: str
+    value: Cell
+    note: str
+    unit: str
+
+
+def headline(run: RunResult) -> list[Figure]:
+    """Means over the categories, false alarms and misses, and the cost."""
+    names = [name for name in _HEADLINE if name in run.mean] or _with_fa(run)[:4]
+    figures = []
+    for name in names:
+        without = percent(run.mean.get(f"{name}{WITHOUT_FA}", math.nan)).text
+        value = percent(run.mean[name], reason=_MEAN_REASON)
+        figures.append(Figure(tables.heading(name), value, f"without FA {without}", "%"))
+    rates = _mean_rates(run)
+    for name, shown, of in (
+        ("image_false_alarm_rate", "false alarms", "of good images"),
+        ("image_miss_rate", "misses", "of defective images"),
+    ):
+        value = percent(rates.get(name, math.nan), reason="no threshold, or no such image")
+        figures.append(Figure(shown, value, of, "%"))
+    cost = run.cost
+    size, flops = number(cost.parameters / 1e6), number(cost.flops / 1e9).text
+    figures.append(Figure("parameters", size, f"{flops} GFLOP an image", "M"))
+    note = f"an image, batches of {cost.batch_size}"
+    return [*figures, Figure("latency", number(cost.latency_ms), note, "ms")]
+
+
+def metrics_table(run: RunResult) -> Table:
+    """All metrics of all categories with both maps, the mean last."""
+    names = _with_fa(run)
+    without = [name for name in names if f"{name}{WITHOUT_FA}" in run.mean]
+    rows = []
+    for category in run.categories:
+        results = category.result, category.result_without_fa
+        metrics = category.metrics
+        bare = {name: metrics.get(f"{name}{WITHOUT_FA}", math.nan) for name in without}
+        rows.append(
+            [
+                word(category.category),
+                *metric_cells(names, metrics, results[0].intervals, results[0].reasons),
+                *metric_cells(without, bare, results[1].intervals, results[1].reasons),
+            ]
+        )
+    every = [*names, *(f"{name}{WITHOUT_FA}" for name in without)]
+    last = [word("mean"), *(percent(run.mean[name], reason=_MEAN_REASON) for name in every)]
+    groups = [("", 1), ("with FA", len(names)), ("without FA", len(without))]
+    headings = [tables.heading(name) for name in (*names, *without)]
+    return Table([g for g in groups if g[1]], ["category", *headings], rows, last)
+
+
+def calibration_table(run: RunResult) -> Table:
+    """Thresholds, where they are from, and the rates at them; the mean of the rates last."""
+    columns = ["category", "threshold", "normaliser", "pixel threshold", "estimated from", "images"]
+    rows = []
+    for category in run.categories:
+        cells = [word(category.category)]
+        if category.calibration:
+            known = category.calibration
+            cells += [number(known.threshold), number(known.normaliser)]
+            cells += [number(known.pixel_threshold), word(_SOURCES.get(known.source, known.source))]
+            cells.append(count(known.images))
+        else:
+            cells += [Cell("–", reason="no image to estimate it from")] * 5
+        rows.append(cells + _rate_cells(category.rates))
+    last = [word("mean"), *[Cell("")] * 5, *_rate_cells(_mean_rates(run))]
+    groups = [("", 1), ("estimated without the test images", 5), ("at the thresholds, %", 4)]
+    return Table(groups, [*columns, *_RATES.values()], rows, last)
+
+
+def defect_table(category: CategoryResult) -> Table:
+    """Metrics by type of defect, its images against all good ones; the good images first."""
+    by_defect = category.result.by_defect
+    names = list(dict.fromkeys(name for values in by_defect.values() for name in values))
+    images = Counter(image.defect for image in category.images)
+    wrong = Counter(
+        image.defect
+        for image in category.images
+        if gallery.verdict(image, category.calibration) in (gallery.MISS, gallery.FALSE_ALARM)
+    )
+    defective = {image.defect for image in category.images if image.label}
+    rows = []
+    for defect in sorted(images, key=lambda name: (name in defective, name)):
+        values = by_defect.get(defect, {}) if defect in defective else {}
+        reasons = dict.fromkeys(names, "" if defect in defective else "these images have no defect")
+        wrongly = Cell("–", reason="no threshold")
+        if category.calibration:
+            wrongly = count(wrong[defect], images[defect])
+        cells = metric_cells(names, values, {}, reasons)
+        rows.append([word(defect), wrongly, *cells])
+    headings = ["type", "wrong", *(tables.heading(name) for name in names)]
+    return Table([], headings, rows)
+
+
+_MEAN_REASON = "undefined for at least one category"
+
+
+def _with_fa(run: RunResult) -> list[str]:
+    return [name for name in run.mean if not name.endswith(WITHOUT_FA)]
+
+
+def _mean_rates(run: RunResult) -> dict[str, float]:
+    return tables.with_mean({c.category: c.rates for c in run.categories})[tables.MEAN]
+
+
+def _rate_cells(rates: dict[str, float]) -> list[Cell]:
+    reason = "no threshold, or no such image with ground truth"
+    return [percent(rates.get(name, math.nan), reason=reason) for name in _RATES]

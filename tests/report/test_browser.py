@@ -1,0 +1,180 @@
+"""The report in a real browser: nothing fetched, nothing logged, sorting, filters, layout."""
+
+import math
+import shutil
+
+import pytest
+from small_results import MOST_WRONG_FIRST, category, image, run
+
+from stlm_jax.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=FLAGS, headless=True)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A category of good images only, another, and one with lower metrics and no AUPRO."""
+    brick = category("brick")
+    metrics = {name: value - 0.1 for name, value in brick.metrics.items()}
+    tile = category("tile", metrics=metrics | {"aupro": math.nan})
+    good = category("a long name of a category", images=[image("good/0", 0.2)])
+    path = tmp_path_factory.mktemp("work") / "run" / "results" / "report.html"
+    return write_report(path, run(good, brick, tile)).as_uri()
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture
+def page(browser, address):
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.goto(address)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_opens_without_requests_errors_or_overflow(browser, address, scheme, width):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    requests, messages = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.goto(address)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    assert [url for url in requests if not url.startswith("data:")] == [address]
+    assert messages == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    broken = "[...document.images].filter((i) => i.complete && !i.naturalWidth).length"
+    assert page.evaluate(broken) == 0
+    # Nothing sticks out of the page but what can be scrolled into view.
+    outside = page.evaluate("""[...document.querySelectorAll("main *")].filter((e) =>
+        !e.closest(".scroll") && e.getBoundingClientRect().right > innerWidth + 1).length""")
+    assert outside == 0
+    assert contrast(page, "h1") > 7 and contrast(page, ".subtitle") > 4.5
+    page.close()
+
+
+def contrast(page, selector):
+    """WCAG's contrast of a text with the page's background."""
+    text, background = page.evaluate(
+        """(s) => [[document.querySelector(s), "color"], [document.body, "backgroundColor"]].map(
+        ([element, key]) => getComputedStyle(element)[key].match(/[0-9.]+/g).slice(0, 3))""",
+        selector,
+    )
+
+    def luminance(colour):
+        parts = [float(part) / 255 for part in colour]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    lower, higher = sorted([luminance(text), luminance(background)])
+    return (higher + 0.05) / (lower + 0.05)
+
+
+def column(page, index):
+    """The row headings of the first table in the order shown, and the sort of a column."""
+    table = page.locator("table").first
+    names = table.locator("tbody th, tfoot th").all_inner_texts()
+    return names, table.locator("th[aria-sort]").nth(index).get_attribute("aria-sort")
+
+
+def test_a_table_is_sorted_by_any_column_the_mean_last_and_the_undefined_after_all(page):
+    brick, tile, good = "brick", "tile", "a long name of a category"
+    buttons = page.locator("table").first.locator("thead button")
+    as_written = [good, brick, tile, "mean"]
+    assert column(page, 0) == (as_written, "none")
+    buttons.nth(1).click()  # image AUROC: tile's is lower, the first category has none
+    assert column(page, 1) == ([brick, tile, good, "mean"], "descending")
+    buttons.nth(1).click()
+    assert column(page, 1) == ([tile, brick, good, "mean"], "ascending")
+    buttons.nth(0).focus()
+    page.keyboard.press("Enter")
+    assert column(page, 0) == ([good, brick, tile, "mean"], "ascending")
+    assert column(page, 1)[1] == "none"
+    buttons.nth(4).click()  # AUPRO: only brick has one
+    assert column(page, 4) == ([brick, good, tile, "mean"], "descending")
+    buttons.nth(4).click()
+    assert column(page, 4) == ([brick, good, tile, "mean"], "ascending")
+    buttons.nth(4).click()
+    assert column(page, 4) == (as_written, "none")
+
+
+def shown(page, section="#category-2"):
+    names = page.locator(f"{section} .panel:visible .name").all_text_contents()
+    return [name.replace(" / ", "/") for name in names]
+
+
+def test_the_gallery_is_ordered_and_filtered(page):
+    gallery = page.locator("#category-2 .gallery")
+    assert shown(page)[:3] == MOST_WRONG_FIRST and len(shown(page)) == 9
+    gallery.get_by_role("button", name="miss 2").click()
+    assert shown(page) == ["crack/001", "stain/001"]
+    assert gallery.get_by_role("button", name="miss 2").get_attribute("aria-pressed") == "true"
+    gallery.get_by_label("defect type").select_option("stain")
+    assert shown(page) == ["stain/001"]
+    assert "1 of these 9 panels" in gallery.locator("output").inner_text()
+    gallery.get_by_role("button", name="false alarm 1").click()
+    assert shown(page) == [] and gallery.get_by_text("No image of this kind.").is_visible()
+    gallery.get_by_label("defect type").select_option("")
+    assert shown(page) == ["good/001"]
+    gallery.get_by_role("button", name="all 9").click()
+    assert len(shown(page)) == 9 and len(shown(page, "#category-3")) == 9
+
+
+def test_a_panel_is_enlarged_and_left_by_keyboard(page):
+    page.locator("#category-2").get_by_role("button", name="miss 2").click()
+    page.get_by_role("button", name="enlarge crack/001").first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    assert dialog.locator("img").count() == 4
+    assert dialog.locator(".name").inner_text() == "crack / 001"
+    page.keyboard.press("ArrowRight")  # past the false alarm, which the filter hides
+    assert dialog.locator(".name").inner_text() == "stain / 001"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert dialog.locator(".name").inner_text() == "crack / 001"
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_a_missing_value_tells_its_reason_to_the_keyboard(page):
+    dash = page.locator("table .undefined").first
+    dash.focus()
+    assert page.locator(".reason").inner_text() == dash.get_attribute("title") != ""
+    page.locator("#category-3 select").focus()
+    assert not page.locator(".reason").is_visible()
+
+
+def test_every_picture_has_a_text_and_every_control_a_name(page):
+    nameless = page.evaluate("""[...document.querySelectorAll("img, button, select, [role=img]")]
+        .filter((e) => !(e.alt || e.ariaLabel || e.labels?.length && e.labels[0].textContent.trim()
+            || e.textContent.trim())).length""")
+    assert nameless == 0
+    assert (
+        page.evaluate("""[...document.querySelectorAll("[id]")].map((e) => e.id)
+        .filter((id, i, all) => all.indexOf(id) !== i)""")
+        == []
+    )
+    assert page.locator("thead th[scope]").count() == page.locator("thead th").count()
