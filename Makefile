@@ -39,6 +39,7 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.data_pipeline
+	$(BIN)/python -m benchmarks.metrics
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

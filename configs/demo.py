@@ -32,7 +32,7 @@ def get_config():
     c.pseudo.clean_probability = 0.2  # most of the few samples should teach something
     c.pseudo.perlin_min_exponent = 1
     c.pseudo.perlin_max_exponent = 3  # smaller blobs vanish from the 16 × 16 mask
-    c.calibration.held_out = 0.2  # 8 of 40 images: there are no others to tell a threshold from
+    c.calibration.held_out = 0.2  # 10 of 50 images: there are no others to tell a threshold from
     c.checkpoint.every_steps = 85
     c.log.every_steps = 10
     c.log.images_every_steps = 0  # the preview's own compilation takes longer than it is worth

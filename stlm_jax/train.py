@@ -63,7 +63,6 @@ def train(settings: Settings) -> None:
             if done == totals[category]:
                 note(f"{category}: finished before, {done} steps")
                 continue
-            calibration.forget(folder)
             trainer = trainer or Trainer(config)
             trainer.fit(category, records, totals[category], folder, checkpoints, restored)
     evaluate(settings)
@@ -153,6 +152,7 @@ class Trainer:
             state, start = restored.state, restored.step
             loader.set_state(restored.data)
             note(f"{category}: going on from step {start}")
+        calibration.forget(folder)  # the images are there, the weights are about to change
         # Copies: a donated buffer must belong to nobody else, and `device_put` may alias. With
         # the dtype given no leaf stays weakly typed, which would compile the step twice.
         state = jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype, copy=True), state)

@@ -25,7 +25,7 @@ def contents(root: Path) -> dict[str, bytes]:
 def test_counts_of_the_full_set():
     for category in demo.CATEGORIES:
         mine = [s for s in demo.samples() if s.category == category]
-        assert sum(s.split == "train" for s in mine) == 40
+        assert sum(s.split == "train" for s in mine) == 50
         assert sum(s.split == "test" and s.defect == "good" for s in mine) == 20
         damaged = [s.defect for s in mine if s.defect != "good"]
         assert len(damaged) == 30
@@ -66,7 +66,7 @@ def test_layout_is_what_the_reader_reads(tmp_path, few):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_training_and_test_crops_share_no_pixel(category, seed):
     covered = {}
-    for split, count in (("train", 40), ("test", 50)):
+    for split, count in (("train", 50), ("test", 50)):
         boxes = demo.crop_boxes(category, split, seed)
         assert len(boxes) == count
         assert len(set(boxes)) > count // 2
