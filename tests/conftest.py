@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import pathlib
 import shutil
@@ -24,11 +23,9 @@ def golden():
     """The folder of golden vectors and its module `weights`."""
     if not GOLDEN.is_dir():
         pytest.skip(f"the golden vectors are not here ({GOLDEN})")
-    spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.folder = GOLDEN
-    return module
+    from golden_vectors import weights_of
+
+    return weights_of(GOLDEN)
 
 
 def relative_error(actual, expected):

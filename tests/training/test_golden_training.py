@@ -2,6 +2,9 @@
 
 import functools
 import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import traverse_util
+from golden_vectors import weights_of
 
 from conversion.from_torch import sam_variables, stlm_variables
 from conversion.names import torch_name
@@ -24,12 +28,21 @@ pytestmark = pytest.mark.slow
 NEAR_ZERO = 1e-5  # a gradient's norm; the median is 0.04
 
 
-# XLA's default order on CPU favours concurrency and needs two to three times the memory.
-MEMORY_FIRST = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+# XLA's default order on CPU favours concurrency and needs twice the memory.
+MEMORY_FIRST = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
-def train_four_steps(golden, dtype):
-    """Losses before each update, gradients of the first, what four updates changed."""
+def train_four_steps(folder, dtype):
+    """Losses before each update, gradients of the first, what four updates changed.
+
+    In a process of its own: it changes the libraries, and its memory is free again afterwards.
+    """
+    for part in ("PatchEmbed", "MBConv", "PatchMerging", "TinyViTBlock"):  # to fit into memory
+        setattr(tiny_vit, part, nn.remat(getattr(tiny_vit, part), static_argnums=(2,)))
+    if dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+        jnp.float32 = jnp.float64  # losses, norms and softmax ask for it by name
+    golden = weights_of(folder)
     config = default()
     config.teacher.name, config.dtype = "mobile_sam", dtype
     model, teacher = build_stlm(config), build_sam("mobile_sam", jnp.dtype(dtype))
@@ -47,8 +60,7 @@ def train_four_steps(golden, dtype):
     )
     # In three programs: the targets' memory is free again when the gradients are computed.
     targets_fn = jax.jit(functools.partial(teacher_features, teacher))
-    gradient_fn = jax.jit(make_gradient_fn(model), compiler_options=MEMORY_FIRST)
-    apply = jax.jit(make_apply_fn(config))
+    gradient_fn, apply = jax.jit(make_gradient_fn(model)), jax.jit(make_apply_fn(config))
     losses, first = [], None
     for step in range(4):
         clean, texture, mask = (
@@ -66,31 +78,26 @@ def train_four_steps(golden, dtype):
         state.params,
         initial["params"],
     )
-    assert {leaf.dtype for leaf in jax.tree.leaves(first)} == {np.dtype(dtype)}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(first)} == {dtype}
     return losses, first, changes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def recomputed_activations():
-    """To fit into memory, the backward pass computes the encoders' activations again."""
+def in_own_process(folder, dtype):
     with pytest.MonkeyPatch.context() as patch:
-        for part in ("PatchEmbed", "MBConv", "PatchMerging", "TinyViTBlock"):
-            remat = nn.remat(getattr(tiny_vit, part), static_argnums=(2,))
-            patch.setattr(tiny_vit, part, remat)
-        yield
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {MEMORY_FIRST}")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(train_four_steps, folder, dtype).result()
 
 
 @pytest.fixture(scope="module")
 def four_steps(golden):
-    return train_four_steps(golden, "float32")
+    return in_own_process(golden.folder, "float32")
 
 
 @pytest.fixture(scope="module")
 def exact_steps(golden):
     """The same steps in float64, whose rounding is nothing beside float32's."""
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(jnp, "float32", jnp.float64)  # losses, norms and softmax ask for it by name
-        return train_four_steps(golden, "float64")
+    return in_own_process(golden.folder, "float64")
 
 
 @pytest.fixture(scope="module")
