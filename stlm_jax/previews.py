@@ -12,9 +12,8 @@ from stlm_jax.models.segmentation import upsample_map
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.panel_drawing import draw_panel
 from stlm_jax.progress import note
-from stlm_jax.pseudo_anomaly import pseudo_batch
-from stlm_jax.rotation import rotate_batch
 from stlm_jax.train_state import TrainState
+from stlm_jax.train_step import draw_samples
 from stlm_jax.writers import MetricWriter
 
 _MOST_IMAGES = 4
@@ -63,8 +62,7 @@ def make_preview_fn(model: Stlm):
 
     def preview(state: TrainState, batch: dict) -> tuple[jax.Array, jax.Array, jax.Array]:
         key = state.replace(step=state.step - 1).step_key()
-        clean = rotate_batch(key, batch["image"], state.hyper)
-        sample = pseudo_batch(key, clean, batch["textures"], state.hyper)
+        _, sample = draw_samples(key, batch, state.hyper)
         image, mask = sample.image[:_MOST_IMAGES], sample.mask[:_MOST_IMAGES]
         prediction: Any = model.apply(state.variables(), image)
         height, width = image.shape[1:3]

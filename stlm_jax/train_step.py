@@ -12,7 +12,7 @@ from stlm_jax import losses
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.optimizer import make_optimizer, rate_factor
-from stlm_jax.pseudo_anomaly import pseudo_batch
+from stlm_jax.pseudo_anomaly import PseudoSample, pseudo_batch
 from stlm_jax.rotation import rotate_batch
 from stlm_jax.train_state import TrainState
 
@@ -57,6 +57,12 @@ def teacher_features(teacher: Sam, variables: Any, pseudo, clean) -> TeacherFeat
     images = jnp.concatenate([pseudo.astype(jnp.float32), clean.astype(jnp.float32)])
     levels: Any = jax.lax.stop_gradient(teacher.apply(variables, images))
     return tuple(x[:count] for x in levels), tuple(x[count:] for x in levels)
+
+
+def draw_samples(key, batch: dict[str, jax.Array], hyper) -> tuple[jax.Array, PseudoSample]:
+    """What a step with `key` makes of its `batch`: the clean images, rotated, and the samples."""
+    clean = rotate_batch(key, batch["image"], hyper)
+    return clean, pseudo_batch(key, clean, batch["textures"], hyper)
 
 
 def make_gradient_fn(model: Stlm) -> Callable:
@@ -130,8 +136,7 @@ def make_train_step(
     update = make_update(config, model, teacher)
 
     def step(state, teacher_variables, batch, key):
-        clean = rotate_batch(key, batch["image"], state.hyper)
-        sample = pseudo_batch(key, clean, batch["textures"], state.hyper)
+        clean, sample = draw_samples(key, batch, state.hyper)
         state, metrics = update(state, teacher_variables, clean, sample.image, sample.mask)
         return state, {**metrics, "anomalous": sample.mask.mean()}
 
