@@ -18,6 +18,7 @@ from stlm_jax.config_checks import flatten
 from stlm_jax.errors import UserError
 from stlm_jax.evaluate import RESULTS
 from stlm_jax.files import write_atomically
+from stlm_jax.tables import percent
 
 JSON_NAME = "seeds.json"
 BAD_INPUT = 2
@@ -130,7 +131,7 @@ def _check_alike(first: _Run, run: _Run) -> None:
 
 def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int]) -> str:
     rows = [
-        [name, *("-" if math.isnan(s.mean) else f"{_percent(s.mean)} ± {_percent(s.std)}"
+        [name, *("-" if math.isnan(s.mean) else f"{percent(s.mean)} ± {percent(s.std)}"
                  for s in values.values())]
         for name, values in spreads.items()
     ]  # fmt: skip
@@ -150,12 +151,8 @@ def _csv(spreads: dict[str, dict[str, Spread]]) -> str:
     rows = [headings]
     for name, values in spreads.items():
         numbers = (number for spread in values.values() for number in (spread.mean, spread.std))
-        rows.append([name, *("" if math.isnan(n) else _percent(n) for n in numbers)])
+        rows.append([name, *("" if math.isnan(n) else percent(n) for n in numbers)])
     return tables.as_csv(rows)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def _rows(results: Results) -> list[list[str]]:
     metrics = _metrics(complete)
     headings = ["category", *map(heading, metrics)]
     return [headings] + [
-        [name, *(_percent(values.get(metric, math.nan)) for metric in metrics)]
+        [name, *(percent(values.get(metric, math.nan)) for metric in metrics)]
         for name, values in complete.items()
     ]
 
@@ -160,7 +160,8 @@ def heading(metric: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in metric.split("_"))
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A fraction in percent with two decimals; `-` of nan."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
