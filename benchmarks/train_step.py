@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.timing import seconds, table
 from configs import demo
+from stlm_jax.compilation import jit
 from stlm_jax.inference_step import make_predict_fn
 from stlm_jax.models import layers
 from stlm_jax.models.build import build_stlm
@@ -19,14 +20,14 @@ from stlm_jax.train_step import make_train_step
 from stlm_jax.weights import load_teacher
 
 
-def compiled_step(config, images, textures):
-    """A call of the compiled step on fixed data."""
+def compiled_step(config, images, textures, compile_with=jit):
+    """A call of the step on fixed data, compiled by `compile_with`."""
     model = build_stlm(config)
     teacher, teacher_variables = load_teacher(config)
     state = create_train_state(config, model, jax.random.key(0))
     batch = {"image": images, "textures": textures}
     arguments = (state, teacher_variables, batch, state.step_key())
-    step = jax.jit(make_train_step(config, model, teacher)).lower(*arguments).compile()
+    step = compile_with(make_train_step(config, model, teacher)).lower(*arguments).compile()
     return lambda: step(*arguments)
 
 
@@ -43,12 +44,13 @@ def main() -> None:
     functions = {"training step": compiled_step(config, images, textures)}
     with mock.patch.object(layers, "_shifted_depthwise", layers._grouped_depthwise):
         functions["with grouped convolutions"] = compiled_step(config, images, textures)
+    functions["with XLA's own scheduler"] = compiled_step(config, images, textures, jax.jit)
     print(f"{jax.devices()[0].device_kind}, {size} px, batch {count}")
     print(table(seconds(functions, rounds), "with grouped convolutions", count))
 
     model = build_stlm(config)
     variables = create_train_state(config, model, jax.random.key(0)).variables()
-    predict = jax.jit(make_predict_fn(config, model), static_argnums=2)
+    predict = jit(make_predict_fn(config, model), static_argnums=2)
     one = images[:1]
     inference = {
         "prediction, one image": lambda: predict(variables, one, (size, size)),

@@ -46,7 +46,7 @@ def default() -> ml_collections.ConfigDict:
         "tiny_vit_5m"  # published: MobileSAM's TinyViT; tiny_vit_demo | tiny_vit_test
     )
     c.student.checkpoint = ""  # weights file of a MobileSAM | demo: its decoder is taken over;
-    # or of a whole STLM, all of which is taken over
+    # or of a whole STLM | demo_student: all of it is taken over
     c.student.init = "random"  # the encoders, published: random | mobile_sam: from the checkpoint
     c.student.segmentation_channels = 128  # published: width of the FA module
     c.student.map_init_scale = 1.0  # published; times the first weights of FA's last convolution:

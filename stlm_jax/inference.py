@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from stlm_jax.calibration import Calibration
+from stlm_jax.compilation import jit
 from stlm_jax.data.images import resize_images, resize_map
 from stlm_jax.data.reading import Reading, View
 from stlm_jax.description import Description
@@ -100,7 +101,7 @@ class Detector:
             return cls(onnx, onnx.description)
         trained = load_trained(path, segmentation, image_size)
         size = trained.config.image_size
-        predict = jax.jit(make_predict_fn(trained.config, trained.model), static_argnums=2)
+        predict = jit(make_predict_fn(trained.config, trained.model), static_argnums=2)
         variables = jax.device_put(trained.variables)
 
         def infer(images):
@@ -149,7 +150,7 @@ class Sam:
 
     def __init__(self, model, variables, image_size: int = 1024):
         """`variables` are those of `model`, a `stlm_jax.models.sam.Sam`."""
-        self._apply = jax.jit(model.apply)
+        self._apply = jit(model.apply)
         self._variables = jax.device_put(variables)
         self.image_size = image_size
 

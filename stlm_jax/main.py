@@ -3,28 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from stlm_jax.errors import UserError
-from stlm_jax.interrupt import Interrupted, TerminateAsInterrupt
-
-BAD_INPUT, INTERRUPTED = 2, 130
+from stlm_jax.exit_status import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the program's name first) and return its exit status."""
-    try:
-        with TerminateAsInterrupt():
-            run(sys.argv if argv is None else argv)
-    except UserError as error:
-        return _fail(f"error: {' '.join(str(error).split())}", BAD_INPUT)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return _fail(f"error: {error.filename or 'disk'}: {error.strerror}", BAD_INPUT)
-    except Interrupted as stop:
-        return _fail(str(stop), INTERRUPTED)
-    except KeyboardInterrupt:
-        return _fail("stopped; run the same command again to go on", INTERRUPTED)
-    return 0
+    arguments = sys.argv if argv is None else argv
+    return exit_status(lambda: run(arguments), "stopped; run the same command again to go on")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -48,11 +33,6 @@ def run(argv: Sequence[str]) -> None:
         from stlm_jax.predict import predict
 
         predict(settings)
-
-
-def _fail(line: str, status: int) -> int:
-    print(f"\n{line}" if status == INTERRUPTED else line, file=sys.stderr, flush=True)
-    return status
 
 
 if __name__ == "__main__":

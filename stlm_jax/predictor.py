@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from stlm_jax.compilation import jit
 from stlm_jax.cost import Cost, count_parameters, flops_of, median_ms
 from stlm_jax.data.geometry import Box
 from stlm_jax.data.reading import View
@@ -49,7 +50,7 @@ class Predictor:
         self._template = abstract_train_state(config, self._model)
         self._batch_size = config.evaluate.batch_size
         self._size, self._top_k = config.image_size, config.evaluate.score_top_k
-        self._predict = jax.jit(make_predict_fn(config, self._model), static_argnums=2)
+        self._predict = jit(make_predict_fn(config, self._model), static_argnums=2)
         self._variables: Variables = {}
 
     def load(self, folder: Path) -> int:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from stlm_jax.compilation import jit
 from stlm_jax.errors import UserError
 from stlm_jax.models.segmentation import upsample_map
 from stlm_jax.models.stlm import Stlm
@@ -29,7 +30,7 @@ class Previews:
     def __init__(self, config: ml_collections.ConfigDict, model: Stlm):
         """Previews every `config.log.images_every_steps` steps; never where that is 0."""
         self._every = config.log.images_every_steps
-        self._preview = jax.jit(make_preview_fn(model))
+        self._preview = jit(make_preview_fn(model))
 
     def due(self, step: int) -> bool:
         """Whether step number `step`, from 1, is to be shown."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from stlm_jax import calibration, dataset, run_info
 from stlm_jax.checkpoint import Checkpoints, Restored
+from stlm_jax.compilation import jit
 from stlm_jax.data.cache import GIB, ImageCache
 from stlm_jax.data.pipeline import TrainLoader, shard
 from stlm_jax.data.records import Record
@@ -123,7 +124,7 @@ class Trainer:
         def step_with_key(state: TrainState, teacher_variables: Any, batch: dict) -> Any:
             return step(state, teacher_variables, batch, state.step_key())
 
-        self._step = jax.jit(step_with_key, donate_argnums=0)  # only the state is donated
+        self._step = jit(step_with_key, donate_argnums=0)  # only the state is donated
         self.previews = Previews(config, self.model)
 
     def fit(

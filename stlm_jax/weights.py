@@ -17,7 +17,10 @@ from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.weights_file import Weights, is_ours, nest, read_weights
 
-DEMO_TEACHER = pathlib.Path(__file__).parent / "assets" / "demo_teacher.npz"
+_ASSETS = pathlib.Path(__file__).parent / "assets"
+DEMO_TEACHER = _ASSETS / "demo_teacher.npz"
+DEMO_STUDENT = _ASSETS / "demo_student.safetensors"
+_SHIPPED = {"demo": DEMO_TEACHER, "demo_student": DEMO_STUDENT}
 
 Variables = dict[str, Any]
 
@@ -64,14 +67,14 @@ def read_file(path: str | pathlib.Path, segmentation: str | pathlib.Path | None 
     """Weights from a file of any kind.
 
     Args:
-      path: a weights file, a published torch file, an `.npz` of a SAM, or 'demo'.
+      path: a weights file, a published torch file, an `.npz` of a SAM, or what ships with the
+        package: 'demo', the teacher, or 'demo_student'.
       segmentation: the FA module's torch file, where `path` is the two-stream half of an STLM.
 
     Raises:
       UserError: a file cannot be used, or `segmentation` is given for a whole model.
     """
-    if path == "demo":
-        path = DEMO_TEACHER
+    path = _SHIPPED.get(str(path), path)
     ours, is_npz = is_ours(path), pathlib.Path(path).suffix == ".npz"
     if segmentation is not None and (ours or is_npz):
         raise UserError(f"{path}: is a whole model, it takes no segmentation file")

@@ -1,0 +1,23 @@
+"""Where the demo's students come from: `python -m stlm_jax.pretrain_demo_student`.
+
+The demo's own setting on good images of everything but the demo's categories, for longer.
+"""
+
+import runpy
+from pathlib import Path
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    c = runpy.run_path(str(Path(__file__).with_name("demo.py")))["get_config"]()
+    c.data.demo = False
+    c.data.root = "runs/demo_student_images"
+    c.data.categories = ("mixed",)
+    c.student.checkpoint = "demo"  # of a SAM: FA alone starts at random
+    c.train.steps = 3000  # three quarters of an hour on one core
+    c.optimizer.decay_steps = 3000
+    c.optimizer.learning_rate = 3e-3
+    c.calibration.held_out = 0.0  # no threshold is wanted
+    c.checkpoint.every_steps = 500
+    return c

@@ -1,0 +1,81 @@
+"""Makes `stlm_jax/assets/demo_student.safetensors`, the STLM that the demo's students start from.
+
+`python -m stlm_jax.pretrain_demo_student` draws good images of everything but the demo's
+categories, trains one STLM on them by the ordinary training, and writes its weights in float16.
+Stopped and run again, it goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from flax import traverse_util
+
+from stlm_jax.exit_status import exit_status
+from stlm_jax.pretraining import good_images
+from stlm_jax.progress import ProgressLine, note
+from stlm_jax.run_info import use_compilation_cache
+from stlm_jax.settings import Settings, parse
+from stlm_jax.train import train
+from stlm_jax.trained import load_trained
+from stlm_jax.weights import DEMO_STUDENT
+from stlm_jax.weights_file import Entry, write_weights
+
+CONFIG = "configs/demo_student.py"
+IMAGES = 2000
+STOPPED = "stopped; run the same command again to go on"
+
+
+def write_half(trained: Path, output: Path) -> None:
+    """Writes the model of a run's category folder as a weights file in float16.
+
+    Raises:
+      UserError: there is no trained model in the folder.
+      OSError: the disk or the permissions refuse.
+    """
+    flat = traverse_util.flatten_dict(load_trained(trained).variables, sep="/")
+
+    def entry(name: str) -> Entry:
+        return name, flat[name].shape, np.float16, lambda: np.asarray(flat[name])
+
+    write_weights(output, map(entry, sorted(flat)), {"kind": "stlm"})
+
+
+def pretrain(settings: Settings, images: int, output: Path) -> None:
+    """Draws the set, trains, writes the weights.
+
+    Args:
+      settings: of the training; its `data.root` gets the images.
+      images: how many to draw.
+      output: the weights file.
+    """
+    progress = ProgressLine("draw", images, unit="image")
+    good_images.write_set(
+        Path(settings.config.data.root), images, settings.config.seed, progress.update
+    )
+    progress.close()
+    train(settings)
+    write_half(settings.workdir / good_images.CATEGORY, output)
+    note(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)")
+
+
+def run(command_line: Sequence[str]) -> None:
+    """Runs the script with the command line, whose first element is the program's name."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stlm_jax.pretrain_demo_student",
+        description="Train the STLM that the demo's students start from.",
+        epilog="All other options are those of stlm_jax.main.",
+    )
+    parser.add_argument("--images", type=int, default=IMAGES, help="how many to train on")
+    parser.add_argument("--output", type=Path, default=DEMO_STUDENT, help="the file to write")
+    arguments, rest = parser.parse_known_args(command_line[1:])
+    settings = parse([parser.prog, f"--config={CONFIG}", *rest])
+    if settings is not None:
+        use_compilation_cache(settings.workdir)
+        pretrain(settings, arguments.images, arguments.output)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: run(sys.argv), STOPPED))

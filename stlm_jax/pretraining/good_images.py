@@ -1,0 +1,61 @@
+"""The good images that the demo's student is pretrained on, written as an ordinary data set."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stlm_jax.files import write_atomically
+from stlm_jax.pretraining import images
+
+CATEGORY = "mixed"
+SIZE = 256  # pixels
+GRASS = "grass.png"  # of the three textures, the one that no demo category is cut from
+_GRASS_WEIGHT = 4  # in photographs: what the demo shows is fine texture more than scenes
+
+
+def read_photographs() -> list[np.ndarray]:
+    """Those of the demo teacher, and grass; each (H, W, 3) uint8.
+
+    Raises:
+      UserError: scikit-image is not installed, or lacks one of them.
+    """
+    others = images.read_photographs(images.TRAINING_PHOTOGRAPHS)
+    return others + images.read_photographs((GRASS,)) * _GRASS_WEIGHT
+
+
+def draw_good_image(seed: int, index: int, photographs: list[np.ndarray]) -> np.ndarray:
+    """A crop or a rendering in random colours, light and noise, nothing pasted into it.
+
+    Returns:
+      (SIZE, SIZE, 3) uint8, the same for the same arguments.
+    """
+    rng = np.random.default_rng((seed, index))
+    image = images.degrade(rng, images.source(rng, photographs, SIZE))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_set(root: Path, count: int, seed: int, report: Callable[[int], object]) -> None:
+    """Writes `count` images as the training images of one category in MVTec AD's layout.
+
+    Args:
+      root: the folder of the set; images that are there already are kept.
+      count: of the images.
+      seed: of all of them.
+      report: called with the number of images done.
+
+    Raises:
+      UserError: scikit-image is not installed, or lacks a photograph.
+      OSError: the disk or the permissions refuse.
+    """
+    photographs = read_photographs()
+    folder = root / CATEGORY / "train" / "good"
+    for index in range(count):
+        path = folder / f"{index:04d}.png"
+        if not path.exists():
+            buffer = io.BytesIO()
+            Image.fromarray(draw_good_image(seed, index, photographs)).save(buffer, "PNG")
+            write_atomically(path, buffer.getvalue())
+        report(index + 1)
