@@ -15,9 +15,14 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.root = "runs/demo_student_images"
     c.data.categories = ("mixed",)
     c.student.checkpoint = "demo"  # of a SAM: FA alone starts at random
+    c.student.init = "mobile_sam"
+    c.student.map_init_scale = 0.1  # an undecided map to begin with
     c.train.steps = 3000  # three quarters of an hour on one core
     c.optimizer.decay_steps = 3000
-    c.optimizer.learning_rate = 3e-3
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.residual_learning_rate = 0.2
+    c.optimizer.head_learning_rate = 0.1
+    c.loss.cosine_weight = 0.2
     c.calibration.held_out = 0.0  # no threshold is wanted
     c.checkpoint.every_steps = 500
     return c

@@ -12,18 +12,6 @@ from stlm_jax.pretraining import images
 
 CATEGORY = "mixed"
 SIZE = 256  # pixels
-GRASS = "grass.png"  # of the three textures, the one that no demo category is cut from
-_GRASS_WEIGHT = 4  # in photographs: what the demo shows is fine texture more than scenes
-
-
-def read_photographs() -> list[np.ndarray]:
-    """Those of the demo teacher, and grass; each (H, W, 3) uint8.
-
-    Raises:
-      UserError: scikit-image is not installed, or lacks one of them.
-    """
-    others = images.read_photographs(images.TRAINING_PHOTOGRAPHS)
-    return others + images.read_photographs((GRASS,)) * _GRASS_WEIGHT
 
 
 def draw_good_image(seed: int, index: int, photographs: list[np.ndarray]) -> np.ndarray:
@@ -50,7 +38,7 @@ def write_set(root: Path, count: int, seed: int, report: Callable[[int], object]
       UserError: scikit-image is not installed, or lacks a photograph.
       OSError: the disk or the permissions refuse.
     """
-    photographs = read_photographs()
+    photographs = images.read_photographs(images.TRAINING_PHOTOGRAPHS)
     folder = root / CATEGORY / "train" / "good"
     for index in range(count):
         path = folder / f"{index:04d}.png"
