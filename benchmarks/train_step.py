@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.timing import seconds, table
 from configs import demo
 from stlm_jax.compilation import jit
+from stlm_jax.host_memory import keep_freed_memory
 from stlm_jax.inference_step import make_predict_fn
 from stlm_jax.models import layers
 from stlm_jax.models.build import build_stlm
@@ -36,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
+    keep_freed_memory()
     config = demo.get_config()
     size, count = config.image_size, config.train.batch_size
     rng = np.random.default_rng(0)

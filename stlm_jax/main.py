@@ -14,6 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str]) -> None:
     """Dispatch to the mode that the command line asks for."""
+    from stlm_jax.host_memory import keep_freed_memory
     from stlm_jax.run_info import use_compilation_cache
     from stlm_jax.settings import parse
 
@@ -21,6 +22,7 @@ def run(argv: Sequence[str]) -> None:
     if settings is None:
         return
     use_compilation_cache(settings.workdir)
+    keep_freed_memory()
     if settings.mode == "train":
         from stlm_jax.train import train
 

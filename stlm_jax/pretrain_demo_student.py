@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from stlm_jax.exit_status import exit_status
+from stlm_jax.host_memory import keep_freed_memory
 from stlm_jax.pretraining import good_images
 from stlm_jax.progress import ProgressLine, note
 from stlm_jax.run_info import use_compilation_cache
@@ -74,6 +75,7 @@ def run(command_line: Sequence[str]) -> None:
     settings = parse([parser.prog, f"--config={CONFIG}", *rest])
     if settings is not None:
         use_compilation_cache(settings.workdir)
+        keep_freed_memory()
         pretrain(settings, arguments.images, arguments.output)
 
 

@@ -5,11 +5,14 @@ import tempfile
 
 import pytest
 
+from stlm_jax.host_memory import keep_freed_memory
+
 GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden"
 
 
 def pytest_configure(config):
     """One cache of compiled programs for the whole session, its workers and their subprocesses."""
+    keep_freed_memory()
     if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")
