@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
+from stlm_jax import strict_json
 from stlm_jax.errors import UserError
 from stlm_jax.metrics import Result
 from stlm_jax.results import WITHOUT_FA, CategoryResult, RunResult
@@ -24,7 +24,7 @@ def text(run: RunResult) -> str:
     evaluated = run.config.evaluate
     protocol = {key: evaluated[key] for key in ("resolution", "score_top_k")}
     steps = {f"step of {one.category}": one.step for one in run.categories}
-    return strict_json(
+    return strict_json.text(
         {
             _PROTOCOL: {**protocol, **steps},
             "cost": dataclasses.asdict(run.cost),
@@ -45,11 +45,6 @@ def read_protocol(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing: evaluate the run first (--mode=evaluate)") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged: evaluate the run again (--mode=evaluate)") from error
-
-
-def strict_json(content: Any) -> str:
-    """`content` as indented JSON that ends with a newline, null for numbers it has none for."""
-    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
 
 
 def _of_category(one: CategoryResult) -> dict[str, Any]:
@@ -82,13 +77,3 @@ def _of_metric(result: Result, name: str) -> dict[str, Any]:
     if name in result.reasons:
         known["reason"] = result.reasons[name]
     return known
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strict(below) for key, below in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(below) for below in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stlm_jax import details, run_info, tables
+from stlm_jax import details, run_info, strict_json, tables
 from stlm_jax.config_checks import flatten
 from stlm_jax.errors import UserError
 from stlm_jax.evaluate import RESULTS
@@ -105,7 +105,7 @@ def over_seeds(folders: Sequence[str | Path], out: str | Path) -> str:
             for category, values in spreads.items()
         },
     }
-    write_atomically(Path(out) / JSON_NAME, details.strict_json(content))
+    write_atomically(Path(out) / JSON_NAME, strict_json.text(content))
     return text
 
 

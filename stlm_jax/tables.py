@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stlm_jax import strict_json
 from stlm_jax.errors import UserError
 from stlm_jax.files import write_atomically
 
@@ -106,15 +107,8 @@ def write_results(
         UserError: there is no category.
     """
     complete = with_mean(results)
-    strict = {
-        name: {
-            metric: None if math.isnan(value) else float(value) for metric, value in values.items()
-        }
-        for name, values in complete.items()
-    }
-    text = json.dumps(strict, indent=2, allow_nan=False) + "\n"
     return (
-        write_atomically(Path(directory) / JSON_NAME, text),
+        write_atomically(Path(directory) / JSON_NAME, strict_json.text(complete)),
         write_atomically(Path(directory) / TABLE_NAME, format_table(complete) + closing),
         write_atomically(Path(directory) / CSV_NAME, format_csv(complete)),
     )
