@@ -26,7 +26,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m stlm_jax.main --config=configs/demo.py --workdir=$(DEMO_WORKDIR)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -25,7 +25,7 @@ from stlm_jax.weights import DEMO_STUDENT
 from stlm_jax.weights_file import Entry, write_weights
 
 CONFIG = "configs/demo_student.py"
-IMAGES = 1000
+IMAGES = 2000
 STOPPED = "stopped; run the same command again to go on"
 
 

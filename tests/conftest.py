@@ -7,6 +7,22 @@ import pytest
 
 from stlm_jax.host_memory import keep_freed_memory
 
+# Files that take half a minute or more, the longest first, so that two workers end together. The
+# first two have no compiled program in common; the others use those of the first.
+LONG_FILES = (
+    "test_cli.py",
+    "test_demo_teacher.py",
+    "test_onnx.py",
+    "test_resume.py",
+    "test_golden_features.py",
+    "test_inference.py",
+    "test_description.py",
+    "test_calibrated_run.py",
+    "test_stablehlo.py",
+    "test_partial_truth.py",
+    "test_processes.py",
+)
+
 GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden"
 
 
@@ -19,6 +35,12 @@ def pytest_configure(config):
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; the tests of a file keep their order."""
+    rank = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

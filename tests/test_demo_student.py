@@ -15,16 +15,22 @@ from stlm_jax.pretraining import good_images, images
 from stlm_jax.trained import load_trained
 from stlm_jax.weights import DEMO_STUDENT, DEMO_TEACHER, initial_student, read_file
 
+# With the shapes of tests/miniature.py, whose compiled programs then serve here, too.
 TINY = (
     "--images=6",
     "--config.image_size=64",
+    "--config.data.texture_count=4",
     "--config.train.steps=2",
+    "--config.train.batch_size=2",
+    "--config.pseudo.perlin_min_exponent=0",
+    "--config.pseudo.perlin_max_exponent=5",
     "--config.student.encoder=tiny_vit_test",
-    "--config.student.segmentation_channels=8",
+    "--config.student.segmentation_channels=128",
     "--config.student.checkpoint=",
     "--config.student.init=random",
     "--config.teacher.name=vit_tiny",
-    "--config.teacher.checkpoint=none",
+    "--config.teacher.checkpoint=random",
+    "--config.evaluate.batch_size=4",
 )
 
 

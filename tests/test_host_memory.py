@@ -29,8 +29,8 @@ def run(calls):
     x.block_until_ready()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-before = run(40)
-print(run(40) - before)
+before = run(20)
+print(run(20) - before)
 """
 
 

@@ -15,6 +15,7 @@ from stlm_jax.run_info import RUN_NAME
 def of_run(run: RunResult, workdir: Path) -> dict[str, str]:
     """Names and values, in order; those of `run.json` in `workdir` only where it can be read."""
     config, started = run.config, _started(workdir)
+    start = config.student.checkpoint or "random weights"
     known = {
         "run": workdir.resolve().name,
         "configuration": f"sha256 {digest(config)}",
@@ -23,7 +24,7 @@ def of_run(run: RunResult, workdir: Path) -> dict[str, str]:
         "started": started.get("started") or UNDEFINED,
         "image size": f"{config.image_size} px",
         "metrics taken at": _resolution(config),
-        "student": f"{config.student.encoder}, from {config.student.init} weights",
+        "student": f"{config.student.encoder}, from {start}",
         "teacher": f"{config.teacher.name} ({config.teacher.checkpoint or 'no weights given'})",
         "evaluated on": run.cost.device,
     }

@@ -99,6 +99,13 @@ def test_the_facts_of_the_run(tmp_path):
     assert "0123abcd" not in after
 
 
+def test_the_facts_name_the_weights_that_training_started_from(tmp_path):
+    result = run(category())
+    assert "tiny_vit_5m, from random weights" in page_of(tmp_path, result)
+    result.config.student.checkpoint = "demo_student"
+    assert "tiny_vit_5m, from demo_student" in page_of(tmp_path, result)
+
+
 def test_names_cannot_break_the_page(tmp_path):
     nasty = '<script>alert("x")</script>&'
     page = page_of(tmp_path, run(category(nasty, images=[image(f"{nasty}/0", 0.3)])))
