@@ -80,6 +80,8 @@ def default() -> ml_collections.ConfigDict:
     c.pseudo.perlin_min_exponent = 0  # published: the Perlin lattice has 2^k cells an axis,
     c.pseudo.perlin_max_exponent = 5  # k uniform in 0..5
     c.pseudo.perlin_threshold = 0.5  # published; lower makes larger masks
+    c.pseudo.visible_difference = 0.0  # published: the mask is all that was blended; else what is
+    # within 4 pixels of a channel that changed by more than this, of 255
 
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_steps = 500

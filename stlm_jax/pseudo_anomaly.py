@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 MAX_GRID_EXPONENT = 6  # the gradient table is made for grids of up to 2^6 cells an axis
+VISIBLE_RADIUS = 4  # pixels, a quarter of a feature cell: within so much of a visible change
 
 
 class PseudoSample(NamedTuple):
@@ -17,7 +18,7 @@ class PseudoSample(NamedTuple):
 
     Attributes:
       image: (H, W, 3) float32 in 0..255.
-      mask: (H, W) float32, 1 where the image was changed.
+      mask: (H, W) float32, 1 where the image was changed, as far as that is to be seen.
       beta: the opacity of the original under the mask.
     """
 
@@ -100,6 +101,25 @@ def blend(image, texture, mask, beta):
     return image * (1.0 - mask) + ((1.0 - beta) * texture + beta * image) * mask
 
 
+def visible(before, after, difference):
+    """Where a person could see a change: near a pixel with a channel that changed by much.
+
+    Args:
+      before: (H, W, 3) in 0..255.
+      after: likewise.
+      difference: by more than which a channel must change.
+
+    Returns:
+      (H, W) bool, true within VISIBLE_RADIUS pixels along each axis.
+    """
+    change = jnp.abs(after - before.astype(jnp.float32)).max(-1)
+    seen = (change > difference).astype(jnp.float32)
+    width = 2 * VISIBLE_RADIUS + 1
+    for window in ((width, 1), (1, width)):
+        seen = jax.lax.reduce_window(seen, 0.0, jax.lax.max, window, (1, 1), "SAME")
+    return seen > 0
+
+
 def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
     """Makes one training sample.
 
@@ -107,8 +127,9 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
       key: of `jax.random`.
       image: a good image, (H, W, 3) uint8.
       textures: the bank to draw from, (T, H, W, 3) uint8.
-      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_threshold` and, int32,
-        `perlin_min_exponent` and `perlin_max_exponent`.
+      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_threshold`,
+        `visible_difference`, 0 for the whole mask, and, int32, `perlin_min_exponent` and
+        `perlin_max_exponent`.
     """
     mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
     mask = perlin_mask(
@@ -123,7 +144,10 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
     texture = textures[jax.random.randint(texture_key, (), 0, textures.shape[0])]
     beta_min, beta_max = settings["beta_min"], settings["beta_max"]
     beta = beta_min + (beta_max - beta_min) * jax.random.uniform(beta_key)
-    return PseudoSample(blend(image, texture, mask, beta), mask, beta)
+    blended = blend(image, texture, mask, beta)
+    difference = settings["visible_difference"]
+    seen = (difference <= 0) | visible(image, blended, difference)
+    return PseudoSample(blended, jnp.where(seen, mask, 0.0), beta)
 
 
 def pseudo_batch(key, images, textures, settings) -> PseudoSample:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from stlm_jax import pseudo_anomaly as pa
 
@@ -14,6 +15,7 @@ SETTINGS = dict(
     perlin_min_exponent=0,
     perlin_max_exponent=5,
     perlin_threshold=0.5,
+    visible_difference=0.0,
 )
 
 
@@ -95,6 +97,45 @@ def test_settings_may_be_traced_and_differ_between_members():
 
     never, always = jax.jit(jax.vmap(share_of_clean))(shares)
     assert never < 0.3 and always == 1.0
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Samples of one noisy image, made by one program, as a function of what counts as visible."""
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 256, (96, 96, 3)), jnp.uint8)
+    textures = jnp.asarray(rng.integers(0, 256, (3, 96, 96, 3)), jnp.uint8)
+    keys = jax.random.split(jax.random.key(6), 20)
+
+    @jax.jit
+    def make(difference):
+        settings = SETTINGS | {"visible_difference": difference, "clean_probability": 0.0}
+        return jax.vmap(lambda key: pa.pseudo_anomaly(key, image, textures, settings))(keys)
+
+    return np.asarray(image, np.float32), lambda difference: jax.device_get(make(difference))
+
+
+def test_mask_keeps_what_is_near_a_visible_change(noisy):
+    image, make = noisy
+    whole, seen = make(0.0), make(150.0)
+    np.testing.assert_array_equal(whole.image, seen.image)
+    change = np.abs(whole.image - image).max(-1)
+    # Exactly so many pixels around, and none across the border between two images.
+    near = maximum_filter(change, size=(1, 9, 9), mode="constant") > 150
+    np.testing.assert_array_equal(seen.mask, whole.mask * near)
+    assert 0.2 * whole.mask.sum() < seen.mask.sum() < 0.8 * whole.mask.sum()
+
+
+def test_published_mask_covers_what_cannot_be_seen():
+    image = jnp.full((64, 64, 3), 9, jnp.uint8)
+
+    def area(difference):
+        settings = SETTINGS | {"visible_difference": difference, "clean_probability": 0.0}
+        keys = jax.random.split(jax.random.key(1), 20)
+        make = jax.vmap(lambda key: pa.pseudo_anomaly(key, image, image[None], settings).mask)
+        return make(keys).sum()
+
+    assert area(0.0) > 0 and area(1.0) == 0
 
 
 def test_same_key_same_sample():
