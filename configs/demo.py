@@ -31,6 +31,7 @@ def get_config():
     c.pseudo.clean_probability = 0.2  # most of the few samples should teach something
     c.pseudo.perlin_min_exponent = 1
     c.pseudo.perlin_max_exponent = 3  # smaller blobs vanish from the 16 × 16 mask
+    c.pseudo.visible_difference = 30.0  # what cannot be seen teaches false alarms
     c.calibration.held_out = 0.2  # 10 of 50 images: there are no others to tell a threshold from
     c.checkpoint.every_steps = 95
     c.log.every_steps = 10

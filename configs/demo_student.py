@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.student.map_init_scale = 0.1  # an undecided map to begin with
     c.train.steps = 6000  # three quarters of an hour on two cores
     c.optimizer.decay_steps = 6000
+    c.pseudo.visible_difference = 0.0
     c.optimizer.learning_rate = 1e-3
     c.optimizer.residual_learning_rate = 0.2
     c.optimizer.head_learning_rate = 0.1

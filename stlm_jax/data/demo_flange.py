@@ -16,6 +16,7 @@ SUPERSAMPLE = 2
 RADIUS, BORE, PITCH, HOLE, HOLES = 90.0, 25.0, 66.0, 8.5, 6  # pixels of a 256 px image
 HUB, HUB_HEIGHT, CHAMFER = 42.0, 4.0, 3.0
 ELEVATION = math.radians(52)  # of the light
+TURN, SHIFT = 6.0, 5.0  # degrees, pixels: few poses put a sound hole where a misplaced one lies
 METAL = np.asarray([0.56, 0.575, 0.60], np.float32)
 TABLE = np.asarray([0.20, 0.225, 0.25], np.float32)
 
@@ -50,9 +51,10 @@ def _solid(u: Array, v: Array, holes: Array) -> Array:
 
 
 def pose(rng: np.random.Generator, size: int) -> Flange:
-    """A sound part, turned by up to 15 degrees, shifted by up to 7 px, under a varied light."""
-    angle, light = math.radians(rng.uniform(-15, 15)), math.radians(rng.uniform(-150, -110))
-    shift = rng.uniform(-7, 7, 2).tolist()
+    """A sound part as a fixture leaves it, turned and shifted a little, under a varied light."""
+    turn = math.radians(TURN)
+    angle, light = rng.uniform(-turn, turn), math.radians(rng.uniform(-150, -110))
+    shift = rng.uniform(-SHIFT, SHIFT, 2).tolist()
     scale = size / 256
     x, y = draw.grid(size * SUPERSAMPLE)
     x = ((x + 0.5) / SUPERSAMPLE - size / 2) / scale - shift[0]
