@@ -91,7 +91,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         (_FRACTIONS, lambda v: 0 <= v <= 1, "must be in 0..1"),
         (("calibration.quantile",), lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
         (("calibration.pixel_quantile",), lambda v: 0.9 <= v <= 1, "must be in 0.9..1"),
-        (("pseudo.visible_difference",), lambda v: 0 <= v < 255, "must be at least 0 and below 255"),
+        (("pseudo.visible_difference",), lambda v: 0 <= v < 255, "must be 0 or more, below 255"),
         (("predict.tile",), lambda v: v == 0 or v >= 32, "must be 0, or 32 or more"),
         (("report.thumbnail",), lambda v: 32 <= v <= 1024, "must be in 32..1024"),
         (
