@@ -18,7 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.student.init = "mobile_sam"
     c.student.map_init_scale = 0.1  # an undecided map to begin with
     c.train.steps = 6000  # three quarters of an hour on two cores
-    c.optimizer.decay_steps = 6000
     c.pseudo.visible_difference = 0.0
     c.optimizer.learning_rate = 1e-3
     c.optimizer.residual_learning_rate = 0.2

@@ -56,6 +56,7 @@ def default() -> ml_collections.ConfigDict:
     c.train.batch_size = 2  # published
     c.train.epochs = 200  # published; over the good images, last partial batch dropped
     c.train.steps = 0  # when positive, replaces epochs
+    c.train.steps_of = ml_collections.ConfigDict()  # likewise, of single categories, by name
 
     c.optimizer = ml_collections.ConfigDict()
     c.optimizer.learning_rate = 5e-4  # published: Adam on encoders, decoder, prompt constants
@@ -65,7 +66,8 @@ def default() -> ml_collections.ConfigDict:
     c.optimizer.head_learning_rate = 0.01  # published: SGD on FA's ASPP head
     c.optimizer.momentum = 0.9  # published
     c.optimizer.weight_decay = 1e-4  # published, coupled as in torch, on FA only
-    c.optimizer.decay_steps = 0  # published: constant rates; else all fall to 0 by a half cosine
+    c.optimizer.decay = "none"  # published: constant rates | cosine: all fall to 0 by a half
+    # cosine over a category's training
 
     c.loss = ml_collections.ConfigDict()
     c.loss.cosine_weight = 1.0  # paper: the four guidance terms are summed; 0 trains without

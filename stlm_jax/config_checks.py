@@ -24,7 +24,7 @@ _POSITIVE_INTS = (
     "evaluate.score_top_k",
 )  # fmt: skip
 _COUNTS = (
-    "train.epochs", "train.steps", "optimizer.decay_steps", "evaluate.panels",
+    "train.epochs", "train.steps", "evaluate.panels",
     "log.images_every_steps", "report.gallery", "evaluate.latency_runs",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
@@ -65,6 +65,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     from stlm_jax.data.truth import is_resolution
     from stlm_jax.dataset import ON_ERROR
     from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
+    from stlm_jax.optimizer import DECAYS
     from stlm_jax.pseudo_anomaly import MAX_GRID_EXPONENT
     from stlm_jax.rotation import POLICIES
 
@@ -73,17 +74,19 @@ def check(config: ml_collections.ConfigDict) -> None:
         "teacher.name": tuple(SAM_VARIANTS),
         "student.encoder": tuple(ENCODERS),
         "student.init": ("random", "mobile_sam"),
+        "optimizer.decay": DECAYS,
         "data.source": tuple(SOURCES),
         "data.geometry": GEOMETRIES,
         "data.on_error": ON_ERROR,
     }
     values = flatten(config)
+    steps_of = tuple(key for key in values if key.startswith("train.steps_of."))
     choices |= {key: tuple(POLICIES) for key in values if key.startswith("data.rotation.")}
     for key, allowed in choices.items():
         if key in values and values[key] not in allowed:
             raise UserError(f"--config.{key}={values[key]}: must be one of {', '.join(allowed)}")
     rules: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
-        (_POSITIVE_INTS, lambda v: v >= 1, "must be 1 or more"),
+        ((*_POSITIVE_INTS, *steps_of), lambda v: v >= 1, "must be 1 or more"),
         (_COUNTS, lambda v: v >= 0, "must be 0 or more"),
         (("seed",), lambda v: 0 <= v < 2**32, "must be in 0..4294967295"),
         (_AT_LEAST_ZERO, lambda v: v >= 0 and math.isfinite(v), "must be a number of 0 or more"),

@@ -44,6 +44,9 @@ def _torch_sgd(learning_rate, momentum, weight_decay):
     )
 
 
+DECAYS = ("none", "cosine")  # config.optimizer.decay
+
+
 def rate_factor(step, decay_steps):
     """What the learning rates of a step are multiplied with.
 

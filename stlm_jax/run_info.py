@@ -23,15 +23,16 @@ _LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
     "scikit-learn", "pillow",
 )  # fmt: skip
-# Keys that do not change what a step of training computes. `train.steps` and `train.epochs` say
-# when to stop: the schedule is constant, so a longer run begins with the steps of a shorter one.
+# Keys that do not change what a step of training computes.
 _FREE_GROUPS = ("evaluate", "predict", "log", "checkpoint", "report")
 _FREE_KEYS = (
     "data.root", "data.categories", "data.demo", "data.train_dir", "data.test_good_dir",
     "data.test_defect_dir", "data.mask_dir", "data.csv", "data.on_error",
-    "data.cache_gib", "train.steps", "train.epochs", "calibration.quantile",
-    "calibration.pixel_quantile",
+    "data.cache_gib", "calibration.quantile", "calibration.pixel_quantile",
 )  # fmt: skip
+# Where the rates are constant these say when to stop: a longer run begins with the steps of a
+# shorter one.
+_LENGTHS = ("train.steps", "train.epochs", "train.steps_of.")
 
 
 def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
@@ -48,6 +49,8 @@ def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
     now = flatten(_as_stored(config))
     for key in [*now, *(k for k in before if k not in now)]:
         if key in _FREE_KEYS or key.split(".")[0] in _FREE_GROUPS:
+            continue
+        if config.optimizer.decay == "none" and key.startswith(_LENGTHS):
             continue
         old, new = before.get(key, "absent"), now.get(key, "absent")
         if old != new:

@@ -168,7 +168,7 @@ def _unknown_key(
     hint = f" Did you mean {' or '.join('config.' + g for g in guesses)}?" if guesses else ""
     return (
         f"--config.{key}: there is no key {part!r} in {where}.{hint} "
-        f"Its keys are: {', '.join(sorted(level.keys()))}"
+        f"Its keys are: {', '.join(sorted(level.keys())) or 'only those that FILE gives it'}"
     )
 
 

@@ -94,7 +94,9 @@ def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -
             f"{category}: {images} training images are fewer than "
             f"config.train.batch_size={config.train.batch_size}"
         )
-    return config.train.steps or config.train.epochs * (images // config.train.batch_size)
+    train = config.train
+    steps = train.steps_of.get(category, train.steps)
+    return steps or train.epochs * (images // train.batch_size)
 
 
 def category_key(seed: int, category: str) -> jax.Array:
@@ -148,7 +150,7 @@ class Trainer:
             transfer=jax.device_put,
         )
         if restored is None:
-            state, start = create_train_state(config, self.model, key, category), 0
+            state, start = create_train_state(config, self.model, key, category, total), 0
         else:
             state, start = restored.state, restored.step
             loader.set_state(restored.data)

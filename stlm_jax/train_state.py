@@ -44,13 +44,15 @@ class TrainState(struct.PyTreeNode):
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
 
 
-def hyperparameters(config: ml_collections.ConfigDict, category: str = "") -> dict[str, jax.Array]:
+def hyperparameters(
+    config: ml_collections.ConfigDict, category: str = "", steps: int = 0
+) -> dict[str, jax.Array]:
     """The numbers of `config.loss` and `config.pseudo` as arrays, float32 or int32.
 
-    Those of the category's rotation are among them, and `decay_steps` of `config.optimizer`; the
-    rates are in the optimiser's state.
+    Those of the category's rotation are among them, and `decay_steps`: `steps`, the length of its
+    training, where `config.optimizer.decay` says so, or 0. The rates are in the optimiser's state.
     """
-    decay_steps = config.optimizer.decay_steps
+    decay_steps = steps if config.optimizer.decay == "cosine" else 0
     numbers = {**config.loss, **config.pseudo, "decay_steps": decay_steps}
     arrays = {
         name: jnp.asarray(value, jnp.int32 if name.endswith("exponent") else jnp.float32)
@@ -60,7 +62,11 @@ def hyperparameters(config: ml_collections.ConfigDict, category: str = "") -> di
 
 
 def create_train_state(
-    config: ml_collections.ConfigDict, model: Stlm, key: jax.Array, category: str = ""
+    config: ml_collections.ConfigDict,
+    model: Stlm,
+    key: jax.Array,
+    category: str = "",
+    steps: int = 0,
 ) -> TrainState:
     """The state before the first step.
 
@@ -69,29 +75,33 @@ def create_train_state(
       model: the student.
       key: typed key; the weights and the training draw from parts of it.
       category: whose images are rotated as `config.data.rotation` says.
+      steps: of the category's training, over which the rates fall where they are to fall.
 
     Raises:
       UserError: `config.student.checkpoint` does not fit the student.
     """
     weights_key, training_key = jax.random.split(key)
     variables = initial_student(config, model, weights_key)
-    return _first_state(config, variables, training_key, category)
+    hyper = hyperparameters(config, category, steps)
+    return _first_state(config, variables, training_key, hyper)
 
 
 def abstract_train_state(config: ml_collections.ConfigDict, model: Stlm) -> TrainState:
     """The shapes and dtypes of the state, `jax.ShapeDtypeStruct` leaves; computes nothing."""
     return jax.eval_shape(
-        lambda variables: _first_state(config, variables, jax.random.key(0)),
+        lambda variables: _first_state(
+            config, variables, jax.random.key(0), hyperparameters(config)
+        ),
         variable_shapes(model),
     )
 
 
-def _first_state(config, variables, key, category="") -> TrainState:
+def _first_state(config, variables, key, hyper) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=make_optimizer(config.optimizer).init(variables["params"]),
-        hyper=hyperparameters(config, category),
+        hyper=hyper,
         key=jax.random.key_data(key),
     )

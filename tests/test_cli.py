@@ -152,7 +152,7 @@ def test_a_category_is_trained_with_its_rotation(place):
     ("arguments", "expected"),
     [
         (["--config.optimizer.learning_rte=1"], r"no key 'learning_rte'.*Did you mean "
-         r"config\.optimizer\.learning_rate\?.*b1, b2, decay_steps, head_learning_rate"),
+         r"config\.optimizer\.learning_rate\?.*b1, b2, decay, head_learning_rate"),
         (["--config.learning_rate=1"], r"Did you mean config\.optimizer\.learning_rate\?"),
         (["--config.optimiser.b1=1"], r"no key 'optimiser' in config\. Did you mean config\.opt"),
         (["--config.train=1"], r"config\.train: is a group; .*batch_size, epochs, steps"),
@@ -174,6 +174,9 @@ def test_a_category_is_trained_with_its_rotation(place):
         (["--config.image_size=100"], r"image_size=100: must be a multiple of 16"),
         (["--config.evaluate.metrics=aupro,x"], r"evaluate\.metrics: unknown metric 'x'"),
         (["--config.data.categories="], r"data\.categories=.*must be names separated by commas"),
+        (["--config.optimizer.decay=linear"], r"decay=linear: must be one of none, cosine"),
+        (["--config.train.steps_of.disk=9"], r"no key 'disk' in config\.train\.steps_of.*FILE"),
+        (["--config.pseudo.visible_difference=-1"], r"visible_difference=-1.*must be 0 or more"),
         (["--config.pseudo.beta_max=2"], r"beta_max=2.*must be in 0\.\.1"),
         (["--mode=trian"], r"--mode=trian: must be one of train, evaluate, predict"),
         (["--wokdir=x"], r"unknown option --wokdir\. Did you mean --workdir\?"),

@@ -120,6 +120,27 @@ def test_a_longer_run_goes_on_from_a_finished_one(place, whole):
     assert logged_steps(place, "longer") == [2, 3, 4, 6, 7]
 
 
+def test_rates_that_fall_do_so_over_the_length_asked_for(place, capsys):
+    falling = "--config.optimizer.decay=cosine"
+    assert main(command(place, "falling", 3, falling)) == 0
+    assert int(restored(place, "falling").state.hyper["decay_steps"]) == 3
+    capsys.readouterr()
+    assert main(command(place, "falling", 7, falling)) == 2
+    assert "trained with config.train.steps=3, now it is 7" in capsys.readouterr().err
+    assert restored(place, "falling").step == 3
+
+
+def test_a_category_may_have_a_length_of_its_own(place):
+    file = place / "shorter.py"
+    text = (place / "tiny.py").read_text()
+    file.write_text(text.replace("    return c\n", "    c.train.steps_of.disc = 2\n    return c\n"))
+    options = [f"--config={file}", "--config.optimizer.decay=cosine"]
+    program, _, *rest = command(place, "shorter", 7)
+    assert main([program, *options, *rest]) == 0
+    made = restored(place, "shorter")
+    assert (made.step, int(made.state.hyper["decay_steps"])) == (2, 2)
+
+
 def test_a_run_with_previews_is_the_same(place, whole):
     pytest.importorskip("tensorboardX")
     assert main(command(place, "previews", 7, "--config.log.images_every_steps=3")) == 0
