@@ -1,16 +1,19 @@
 """How a command line ends: one line about what went wrong, and a status."""
 
+import os
 import sys
 from collections.abc import Callable
 
 from stlm_jax.errors import UserError
 from stlm_jax.interrupt import Interrupted, TerminateAsInterrupt
 
-BAD_INPUT, INTERRUPTED = 2, 130
+CLOSED_PIPE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def exit_status(command: Callable[[], None], stopped: str) -> int:
     """Runs a command: 0, or 2 after one line about bad input, or 130 when interrupted.
+
+    Where the reader of the output has gone, as after `| head`, it ends in silence with 1.
 
     Args:
         command: what to run; SIGTERM stops it as Ctrl-C does.
@@ -19,8 +22,12 @@ def exit_status(command: Callable[[], None], stopped: str) -> int:
     try:
         with TerminateAsInterrupt():
             command()
+            sys.stdout.flush()
     except UserError as error:
         return _fail(f"error: {' '.join(str(error).split())}", BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return CLOSED_PIPE
     except OSError as error:
         if error.errno is None:
             raise

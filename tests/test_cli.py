@@ -241,6 +241,21 @@ def test_the_process_ends_with_one_line_and_status_2(tmp_path):
     assert process.stderr.count("\n") == 1 and "Did you mean config.train.steps?" in process.stderr
 
 
+def test_a_reader_that_has_gone_is_no_error_of_the_disk(tmp_path):
+    file = write_config(tmp_path / "tiny.py", tmp_path)
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [sys.executable, "-m", "stlm_jax.main", f"--config={file}", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (1, b"")
+
+
 # --- errors of the input ---
 
 
