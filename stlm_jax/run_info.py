@@ -31,8 +31,8 @@ _FREE_KEYS = (
     "data.cache_gib", "calibration.quantile", "calibration.pixel_quantile",
 )  # fmt: skip
 # Where the rates are constant these say when to stop: a longer run begins with the steps of a
-# shorter one.
-_LENGTHS = ("train.steps", "train.epochs", "train.steps_of.")
+# shorter one. The first stands for train.steps_of's keys, too.
+_LENGTHS = ("train.steps", "train.epochs")
 
 
 def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
