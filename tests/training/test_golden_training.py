@@ -6,7 +6,7 @@ those by up to 2.5e-3 in the gradients' norms (10 of 531 above 1e-3, median 1.6e
 in the fourth step's focal loss; ours by up to 1.6e-3 (12 above 1e-3, median 1.3e-4) and 1.5e-2.
 
 The bounds leave little room beyond that, and XLA's order of sums depends on the processor. On one
-with AMX two of them were missed: 21 norms (median 2.8e-4) and 27 changes above theirs, for 15 to be
+with AVX-512 two were missed: 21 norms (median 2.8e-4) and 27 changes above theirs, for 15 to be
 allowed. The same steps with XLA's grouped convolutions gave 16 and 13 there. To be settled by
 taking ours in float64, which does not depend on the processor but needs 20 GB.
 """
