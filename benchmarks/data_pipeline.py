@@ -23,12 +23,12 @@ from benchmarks import published_recipe
 from benchmarks.timing import seconds, table
 from stlm_jax.config import default
 from stlm_jax.data.cache import ImageCache
-from stlm_jax.data.pipeline import TrainLoader
-from stlm_jax.data.reading import Reading
+from stlm_jax.data.loader import TrainLoader
+from stlm_jax.data.reader import ImageReader
 from stlm_jax.data.textures import read_texture_bank
-from stlm_jax.pseudo_anomaly import pseudo_batch
-from stlm_jax.rotation import rotate_batch
-from stlm_jax.train_state import hyperparameters
+from stlm_jax.training.pseudo_anomaly import pseudo_batch
+from stlm_jax.training.rotation import rotate_batch
+from stlm_jax.training.state import hyperparameters
 
 BATCH = 2  # published
 REPEAT = 64  # of the warm path in a round, so that batches made ahead before it do not matter
@@ -81,7 +81,7 @@ def main() -> None:
         (folder / "textures").mkdir()
         paths = write_images(folder, count, size, ".png")
         textures = write_images(folder / "textures", count, 500, ".jpg")
-        reading = Reading(size)
+        reading = ImageReader(size)
         cache = ImageCache(paths, reading, float("inf"))
         loader = TrainLoader(cache, BATCH, seed=0, transfer=jax.device_put)
         bank = read_texture_bank(folder / "textures", count, size, 0)

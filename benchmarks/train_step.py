@@ -4,6 +4,7 @@ Compares the step as it is with the step whose depthwise convolutions are XLA's 
 """
 
 import argparse
+import functools
 from unittest import mock
 
 import jax
@@ -11,14 +12,15 @@ import numpy as np
 
 from benchmarks.timing import seconds, table
 from configs import demo
-from stlm_jax.compilation import jit
-from stlm_jax.host_memory import keep_freed_memory
-from stlm_jax.inference_step import make_predict_fn
+from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.models import layers
 from stlm_jax.models.build import build_stlm
-from stlm_jax.train_state import create_train_state
-from stlm_jax.train_step import make_train_step
-from stlm_jax.weights import load_teacher
+from stlm_jax.runtime.compilation import jit
+from stlm_jax.runtime.host_memory import keep_freed_memory
+from stlm_jax.training.optimizer import make_optimizer
+from stlm_jax.training.start import load_teacher
+from stlm_jax.training.state import create_train_state
+from stlm_jax.training.step import train_step
 
 
 def compiled_step(config, images, textures, compile_with=jit):
@@ -27,9 +29,10 @@ def compiled_step(config, images, textures, compile_with=jit):
     teacher, teacher_variables = load_teacher(config)
     state = create_train_state(config, model, jax.random.key(0))
     batch = {"image": images, "textures": textures}
-    arguments = (state, teacher_variables, batch, state.step_key())
-    step = compile_with(make_train_step(config, model, teacher)).lower(*arguments).compile()
-    return lambda: step(*arguments)
+    arguments = (state, teacher_variables, batch)
+    step = functools.partial(train_step, model, teacher, make_optimizer(config.optimizer))
+    compiled = compile_with(step).lower(*arguments).compile()
+    return lambda: compiled(*arguments)
 
 
 def main() -> None:
@@ -51,7 +54,7 @@ def main() -> None:
     print(table(seconds(functions, rounds), "with grouped convolutions", count))
 
     model = build_stlm(config)
-    variables = create_train_state(config, model, jax.random.key(0)).variables()
+    variables = create_train_state(config, model, jax.random.key(0)).student()
     predict = jit(make_predict_fn(config, model), static_argnums=2)
     one = images[:1]
     inference = {

@@ -1,4 +1,4 @@
-"""Where the demo's students come from: `python -m stlm_jax.pretrain_demo_student`.
+"""Where the demo's students come from: `python -m stlm_jax.commands.pretrain_demo_student`.
 
 The demo's own setting on good images of everything but the demo's categories, for longer.
 """

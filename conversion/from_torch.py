@@ -1,225 +1,17 @@
 """Published checkpoints to Flax, strictly: `python -m conversion.from_torch SRC DST`."""
 
 import argparse
-import dataclasses
-import functools
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
-from flax import traverse_util
-from numpy.typing import ArrayLike
 
-from conversion import layouts
-from conversion.beside import path_beside, read_beside
-from conversion.command_line import check_output, exit_status
-from conversion.inference_function import weights_digest
-from conversion.names import from_torch_layout
-from conversion.read_torch import open_state_dict
-from conversion.unused import Spec, unused_tensors
-from stlm_jax.description import Description, text_values
-from stlm_jax.errors import UserError
-from stlm_jax.initialization import variable_shapes
-from stlm_jax.lazy_tensor import LazyTensor
-from stlm_jax.models.build import build_sam, build_stlm
-from stlm_jax.progress import ProgressLine, note
-from stlm_jax.weights_file import UNUSED_FOLDER, Entry, Weights, nest, write_weights
-
-Tensors = Mapping[str, Any]  # name to array, or to anything else that NumPy makes an array of
-Target = Mapping[str, Any]  # {'params': …, 'batch_stats': …} with leaves that have a shape
-
-
-def match(tensors: Tensors, target: Target) -> dict[str, Spec]:
-    """Checks that tensors fill a tree of variables exactly.
-
-    Returns:
-      The known-unused ones among them.
-
-    Raises:
-      UserError: tensors are missing, unexpected or misshapen; all of them are listed.
-    """
-    used = layouts.used_shapes(target)
-    known_unused = unused_tensors(used)
-    expected = used | {name: spec.shape for name, spec in known_unused.items()}
-    shapes = _shapes(tensors)
-    problems = {
-        "missing": [name for name in used if name not in shapes],
-        "unexpected": [name for name in shapes if name not in expected],
-        "misshapen": [
-            f"{name} {shape}, not {expected[name]}"
-            for name, shape in shapes.items()
-            if shape != expected.get(name, shape)
-        ],
-    }
-    found = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise UserError("the weights are of another model; " + "; ".join(found))
-    return {name: spec for name, spec in known_unused.items() if name in shapes}
-
-
-def convert(tensors: Tensors, target: Target) -> dict[str, Any]:
-    """Fills a tree of variables from a published state dict.
-
-    Args:
-      tensors: name to array.
-      target: the tree to fill.
-
-    Returns:
-      A tree like `target`, float32 NumPy leaves that are copies.
-
-    Raises:
-      UserError: tensors are missing, unexpected or misshapen; all of them are listed.
-    """
-    match(tensors, target)
-    return traverse_util.unflatten_dict(
-        {
-            path: np.array(_variable(tensors[name], path[-1]), order="C")
-            for path, name in layouts.table(target).items()
-        }
-    )
-
-
-def _variable(tensor: ArrayLike, leaf: str) -> np.ndarray:
-    return from_torch_layout(leaf, np.asarray(tensor, np.float32))
-
-
-def sam_variables(tensors: Tensors, model: nn.Module) -> dict[str, Any]:
-    """Variables of `stlm_jax.models.sam.Sam` from a SAM or MobileSAM state dict."""
-    return convert(tensors, variable_shapes(model))
-
-
-def stlm_variables(two_stream: Tensors, segmentation: Tensors, model: nn.Module) -> dict[str, Any]:
-    """Variables of `stlm_jax.models.stlm.Stlm` from the two published state dicts."""
-    return convert(layouts.join(two_stream, segmentation), variable_shapes(model))
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A published checkpoint, checked but not yet read.
-
-    Attributes:
-      layout: published name, 'stlm' for an STLM; or the name of an unpublished SAM variant.
-      tensors: published name to tensor; the names of the layout `stlm` for an STLM.
-      unused: the known-unused ones among them.
-      target: shapes of the variables that the others fill.
-      known: of an STLM, what the description beside the file says, as metadata.
-    """
-
-    layout: str
-    tensors: Tensors
-    unused: dict[str, Spec]
-    target: Target
-    known: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Of the weights file: `kind`, `layout` and what is known of the model."""
-        published = (*layouts.SAM_LAYOUTS, layouts.STLM)
-        return {
-            "kind": "stlm" if self.layout == layouts.STLM else "sam",
-            "layout": self.layout if self.layout in published else "",
-            **self.known,
-        }
-
-    def entries(self, dtype: Any) -> Iterator[Entry]:
-        """The tensors of the weights file, floating-point ones stored as `dtype`."""
-        leaves = traverse_util.flatten_dict(self.target)
-        for path, name in layouts.table(self.target).items():
-            read = functools.partial(_variable, self.tensors[name], path[-1])
-            yield "/".join(path), tuple(leaves[path].shape), dtype, read
-        for name, spec in self.unused.items():
-            stored = spec.dtype if spec.dtype.kind == "i" else dtype
-            read = functools.partial(np.asarray, self.tensors[name], spec.dtype)
-            yield UNUSED_FOLDER + name, spec.shape, stored, read
-
-    def read(self) -> Weights:
-        """All of it in memory, float32."""
-        variables = convert(self.tensors, self.target)
-        unused = {
-            name: np.array(self.tensors[name], spec.dtype) for name, spec in self.unused.items()
-        }
-        return Weights(variables, unused, self.metadata)
-
-
-def open_checkpoint(
-    path: str | Path, segmentation: str | Path | None = None, layout: str | None = None
-) -> Checkpoint:
-    """Opens a published checkpoint and checks it against the model that it is of.
-
-    Args:
-      path: `.pt`, `.pth` or `.safetensors`.
-      segmentation: the FA module's file, where `path` is the two-stream half of an STLM.
-      layout: what `path` must be, of `SAM_LAYOUTS` or 'stlm'; detected when not given.
-
-    Raises:
-      UserError: a file cannot be read, is of another layout or no known one, or does not fill
-        its model exactly.
-    """
-    tensors, found = _open(path)
-    family = layouts.STLM if found in layouts.STLM_LAYOUTS else found
-    if layout and layout != family:
-        raise UserError(f"{path}: not {layout}, it looks like {found}; use --layout={family}")
-    if segmentation is not None:
-        if found != layouts.TWO_STREAM:
-            raise UserError(f"{path}: looks like {found}, which takes no segmentation file")
-        half, of_half = _open(segmentation)
-        if of_half != layouts.SEGMENTATION:
-            raise UserError(f"{segmentation}: looks like {of_half}, not {layouts.SEGMENTATION}")
-        tensors, found = layouts.join(tensors, half), layouts.STLM
-    if found in (layouts.TWO_STREAM, layouts.SEGMENTATION):
-        raise UserError(
-            f"{path}: {found}, one half of a published STLM; join both: python -m "
-            "conversion.from_torch TWO_STREAM DST --segmentation=SEGMENTATION"
-        )
-    try:
-        if found == layouts.STLM:
-            model: nn.Module = build_stlm(layouts.stlm_config(_shapes(tensors)))
-        else:
-            model = build_sam(layouts.SAM_LAYOUTS.get(found, found))
-        target = variable_shapes(model)
-        checkpoint = Checkpoint(found, tensors, match(tensors, target), target)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    if found != layouts.STLM:
-        return checkpoint
-    return dataclasses.replace(checkpoint, known=_known(path, checkpoint))
-
-
-def _known(path: str | Path, checkpoint: Checkpoint) -> dict[str, str]:
-    """What the description beside `path` says, unless it is of other weights."""
-    beside, described = path_beside(path), read_beside(path)
-    if not described:
-        return {}
-    tensors = {
-        name: LazyTensor(shape, read)
-        for name, shape, _, read in checkpoint.entries(np.float32)
-        if not name.startswith(UNUSED_FOLDER)
-    }
-    if described.get("weights_sha256") != weights_digest(nest(path, tensors)):
-        note(f"{beside}: ignored, it is of other weights than {path}")
-        return {}
-    return text_values(Description.read(beside, described).values())
-
-
-def _open(path: str | Path) -> tuple[Tensors, str]:
-    tensors = open_state_dict(path)
-    try:
-        return tensors, layouts.detect_layout(_shapes(tensors))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(np.shape(tensor)) for name, tensor in tensors.items()}
-
-
-def read_checkpoint(path: str | Path, segmentation: str | Path | None = None) -> Weights:
-    """A published checkpoint converted in memory; raises as `open_checkpoint` does."""
-    return open_checkpoint(path, segmentation).read()
+from conversion.exports.arguments import check_output
+from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.progress import note
+from stlm_jax.weights import layouts
+from stlm_jax.weights.file import write_weights
+from stlm_jax.weights.published import open_checkpoint
 
 
 def convert_file(
@@ -244,9 +36,7 @@ def convert_file(
     check_output(destination, source, segmentation)
     checkpoint = open_checkpoint(source, segmentation, layout)
     entries = list(checkpoint.entries(jnp.dtype(dtype)))
-    progress = ProgressLine(destination.name, len(entries), unit="tensor")
-    write_weights(destination, entries, checkpoint.metadata, progress.update)
-    progress.close()
+    write_weights(destination, entries, checkpoint.metadata)
     size = destination.stat().st_size / 1e6
     note(f"wrote {destination}: {checkpoint.layout}, {len(entries)} tensors, {size:.1f} MB")
 
@@ -272,7 +62,7 @@ def main(command_line: list[str] | None = None) -> int:
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored tensors"
     )
     arguments = parser.parse_args(command_line)
-    return exit_status(lambda: convert_file(**vars(arguments)))
+    return exit_status(lambda: convert_file(**vars(arguments)), STOPPED)
 
 
 if __name__ == "__main__":

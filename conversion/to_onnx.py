@@ -9,13 +9,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from conversion.command_line import exit_status
-from conversion.export_arguments import export_parser, load_exportable
-from conversion.export_checks import AUROC
-from conversion.inference_function import OUTPUTS
-from conversion.run_images import calibration_images, run_records
-from stlm_jax.errors import UserError
-from stlm_jax.progress import note
+from conversion.exports.arguments import export_parser, load_exportable
+from conversion.exports.checks import AUROC
+from conversion.exports.images import calibration_images, run_records
+from stlm_jax.inference.onnx_model import OUTPUTS
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.progress import note
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -41,7 +41,7 @@ def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace
 
 def _run(arguments: argparse.Namespace) -> None:
     try:
-        from conversion.onnx_export import export_onnx
+        from conversion.onnx.export import export_onnx
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install 'stlm_jax[export]'") from None
     trained = load_exportable(arguments)
@@ -76,7 +76,7 @@ def _report(path: Path, precision: str, found: dict[str, float]) -> None:
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command; the exit status."""
     arguments = parse_arguments(command_line)
-    return exit_status(lambda: _run(arguments))
+    return exit_status(lambda: _run(arguments), STOPPED)
 
 
 if __name__ == "__main__":

@@ -12,30 +12,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from conversion.beside import write_beside
-from conversion.command_line import exit_status
-from conversion.export_arguments import export_parser, load_exportable
-from conversion.export_checks import (
-    Run,
+from conversion.exports.arguments import export_parser, load_exportable
+from conversion.exports.checks import (
     cpu_device,
     differences,
     drawn_images,
     flax_run,
     refuse_difference,
 )
-from conversion.inference_function import INPUT, OUTPUTS, describe, input_shape, make_inference_fn
-from stlm_jax.files import write_atomically
-from stlm_jax.progress import note
-from stlm_jax.trained import Trained
+from conversion.exports.export_fn import input_shape, make_export_fn
+from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
+from stlm_jax.inference.predict_views import PredictFn
+from stlm_jax.inference.trained_model import TrainedModel
+from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.files import write_atomically
+from stlm_jax.runtime.progress import note
+from stlm_jax.weights.description import export_metadata
+from stlm_jax.weights.sidecar import write_sidecar
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-4  # relative L2
 
 
 def export_stablehlo(
-    trained: Trained, path: str | Path, platforms: Sequence[str] = PLATFORMS
+    trained: TrainedModel, path: str | Path, platforms: Sequence[str] = PLATFORMS
 ) -> dict[str, float]:
     """Writes `path` and `path`.json, after a comparison on CPU where it runs there.
 
@@ -51,7 +52,7 @@ def export_stablehlo(
     Raises:
       UserError: the difference is more than `TOLERANCE`.
     """
-    infer = functools.partial(make_inference_fn(trained), trained.variables)
+    infer = functools.partial(make_export_fn(trained), trained.variables)
     (count,) = jax.export.symbolic_shape("N")
     exported = jax.export.export(jax.jit(infer), platforms=platforms)(input_shape(trained, count))
     content = bytes(exported.serialize())
@@ -62,25 +63,20 @@ def export_stablehlo(
             found = differences(flax_run(trained), read_stablehlo(content), images)
         refuse_difference(path, found, TOLERANCE)
     description = {
-        **describe(trained.description, trained.variables, "float32"),
+        **export_metadata(trained.description, trained.variables, "float32"),
         "platforms": list(platforms),
         "input": INPUT,
         "outputs": list(OUTPUTS),
     }
     write_atomically(path, content)
-    write_beside(path, description)
+    write_sidecar(path, description)
     return found
 
 
-def read_stablehlo(content: bytes) -> Run:
+def read_stablehlo(content: bytes) -> PredictFn:
     """The function in a file's content."""
     call = jax.jit(jax.export.deserialize(bytearray(content)).call)
-
-    def run(images):
-        anomaly_map, score = call(images)
-        return np.asarray(anomaly_map), np.asarray(score)
-
-    return run
+    return lambda images: dict(zip(("map", "score"), call(images), strict=True))
 
 
 def _platforms(text: str) -> tuple[str, ...]:
@@ -115,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command; the exit status."""
     arguments = parse_arguments(command_line)
-    return exit_status(lambda: _run(arguments))
+    return exit_status(lambda: _run(arguments), STOPPED)
 
 
 if __name__ == "__main__":

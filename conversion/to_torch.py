@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from conversion import layouts
-from conversion.beside import write_beside
-from conversion.command_line import check_output, exit_status
-from conversion.from_torch import read_checkpoint
-from conversion.inference_function import describe
-from conversion.names import to_torch_layout
-from conversion.unused import unused_tensors
-from stlm_jax.description import Description
-from stlm_jax.errors import UserError
-from stlm_jax.files import open_atomically
-from stlm_jax.progress import ProgressLine, note
-from stlm_jax.trained import load_trained
-from stlm_jax.weights_file import is_ours, nest, open_weights, write_safetensors
+from conversion.exports.arguments import check_output
+from stlm_jax.inference.trained_model import load_trained
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.files import open_atomically
+from stlm_jax.runtime.progress import note, track
+from stlm_jax.weights import layouts
+from stlm_jax.weights.description import Description, export_metadata
+from stlm_jax.weights.file import is_ours, nest, open_weights, write_safetensors
+from stlm_jax.weights.names import to_torch_layout
+from stlm_jax.weights.published import read_checkpoint
+from stlm_jax.weights.sidecar import write_sidecar
+from stlm_jax.weights.unused import unused_tensors
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -116,23 +116,19 @@ def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
       OSError: the disk or the permissions refuse.
     """
     if path.suffix == ".safetensors":
-        progress = ProgressLine(path.name, len(tensors), unit="tensor")
         entries = [(name, *tensor) for name, tensor in tensors.items()]
-        write_safetensors(path, entries, {"format": "pt"}, progress.update)
+        write_safetensors(path, entries, {"format": "pt"})
     else:
         import torch
 
-        progress = ProgressLine(path.name, len(tensors), unit="tensor")
         state_dict = {}
-        for done, (name, tensor) in enumerate(tensors.items(), 1):
+        for name, tensor in track(tensors.items(), path.name, unit="tensor"):
             state_dict[name] = torch.from_numpy(np.array(tensor.read(), tensor.dtype, order="C"))
-            progress.update(done)
         try:
             with open_atomically(path) as file:
                 torch.save(state_dict, file)
         except RuntimeError as error:  # torch's, in the place of a full disk's
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-    progress.close()
     note(f"wrote {path}: {len(tensors)} tensors, {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -165,7 +161,7 @@ def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = Non
         write_state_dict(output, two_stream)
         write_state_dict(segmentation, half)
     if model.description:
-        write_beside(output, describe(model.description, model.variables, "float32"))
+        write_sidecar(output, export_metadata(model.description, model.variables, "float32"))
 
 
 def main(command_line: list[str] | None = None) -> int:
@@ -190,7 +186,7 @@ def main(command_line: list[str] | None = None) -> int:
         help="write the published pair: OUT of the two streams, OUT2 of the FA module",
     )
     arguments = parser.parse_args(command_line)
-    return exit_status(lambda: convert_file(**vars(arguments)))
+    return exit_status(lambda: convert_file(**vars(arguments)), STOPPED)
 
 
 if __name__ == "__main__":

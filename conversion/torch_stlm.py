@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from conversion.beside import read_beside
-from conversion.names import UNUSED
-from conversion.read_torch import open_state_dict
-from conversion.torch_decoder import SharedDecoder
-from conversion.torch_segmentation import Segmentation, aggregate, cosine_distance_map
-from conversion.torch_tiny_vit import TinyViT
-from stlm_jax.errors import UserError
+from conversion.torch_model.decoder import SharedDecoder
+from conversion.torch_model.segmentation import Segmentation, aggregate, cosine_distance_map
+from conversion.torch_model.tiny_vit import TinyViT
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.names import UNUSED
+from stlm_jax.weights.sidecar import read_sidecar
+from stlm_jax.weights.torch_file import open_state_dict
 
 Path = str | pathlib.Path
 Tensors = Mapping[str, torch.Tensor]
@@ -135,7 +135,7 @@ class TorchStlm(nn.Module):
             )
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        model.score_top_k = read_beside(path).get("score_top_k", model.score_top_k)
+        model.score_top_k = read_sidecar(path).get("score_top_k", model.score_top_k)
         return model
 
     @classmethod

@@ -2,39 +2,61 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from stlm_jax.exit_status import exit_status
+import ml_collections
+
+from stlm_jax.runtime.exit_status import exit_status
+
+STOPPED = "stopped; run the same command again to go on"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (the program's name first) and return its exit status."""
+    """Runs the command line `argv` (the program's name first) and returns its exit status."""
     arguments = sys.argv if argv is None else argv
-    return exit_status(lambda: run(arguments), "stopped; run the same command again to go on")
+    return exit_status(lambda: run(arguments), STOPPED)
 
 
 def run(argv: Sequence[str]) -> None:
-    """Dispatch to the mode that the command line asks for."""
-    from stlm_jax.host_memory import keep_freed_memory
-    from stlm_jax.run_info import use_compilation_cache
+    """Does what the command line asks for."""
     from stlm_jax.settings import parse
 
     settings = parse(argv)
     if settings is None:
         return
-    use_compilation_cache(settings.workdir)
+    # Here, not above: these import jax, and a mistyped flag is answered without.
+    from stlm_jax.inference.predict import predict
+    from stlm_jax.runtime.compilation import use_compilation_cache
+    from stlm_jax.runtime.host_memory import keep_freed_memory
+    from stlm_jax.training.train import train
+    from stlm_jax.workdir import COMPILATION_CACHE
+
+    config, workdir = settings.config, settings.workdir
+    use_compilation_cache(workdir / COMPILATION_CACHE)
     keep_freed_memory()
+    if settings.mode == "predict":
+        predict(config, workdir)
+        return
     if settings.mode == "train":
-        from stlm_jax.train import train
+        train(config, workdir, settings.command)
+    evaluate_and_report(config, workdir)
+    if settings.mode == "train":
+        from stlm_jax.evaluation.calibrate import calibrate_untested
 
-        train(settings)
-    elif settings.mode == "evaluate":
-        from stlm_jax.evaluate import evaluate
+        calibrate_untested(config, workdir)
 
-        evaluate(settings)
-    else:
-        from stlm_jax.predict import predict
 
-        predict(settings)
+def evaluate_and_report(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Evaluates what was trained and writes `results/`; of several processes the first writes."""
+    import jax
+
+    from stlm_jax.evaluation.evaluate import evaluate
+    from stlm_jax.report.write import panel_writer, write_results
+    from stlm_jax.workdir import RESULTS
+
+    result = evaluate(config, workdir, panel_writer(config, workdir / RESULTS))
+    if result is not None and jax.process_index() == 0:
+        write_results(result, workdir)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The command line: which configuration, which folder, what to do.
 
-`ml_collections.config_flags` reads the overrides; this module turns everything that can be wrong
-with them into one line that names the key and says what it may be.
+Every key of the configuration is an option of its own, `--config.KEY=VALUE`. What is wrong with
+one is answered with one line that names it and says what it may be.
 """
 
+import argparse
 import difflib
-import re
 import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
-from stlm_jax import config_checks
-from stlm_jax.errors import UserError
+from stlm_jax import config as configuration
+from stlm_jax.config.rules import wrong_type
+from stlm_jax.runtime.errors import UserError
 
 MODES = ("train", "evaluate", "predict")
 USAGE = """\
@@ -28,7 +27,8 @@ usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--co
   --mode     train (default; resumes, then evaluates) | evaluate | predict
   --config.KEY=V  changes a key of the configuration, e.g. --config.train.steps=100"""
 
-_OVERRIDE = re.compile(r"^--?(?P<no>no)?config\.(?P<key>[^=]+)(?:=(?P<value>.*))?$", re.DOTALL)
+_MISSING = object()  # what an option without a value has
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -43,65 +43,49 @@ class Settings:
 
 
 def parse(argv: Sequence[str]) -> Settings | None:
-    """Read `argv`, whose first element is the program's name; None after printing the help.
-
-    Raises:
-        UserError: a flag, key or value that is not known or of the wrong type.
-    """
+    """Reads `argv`, whose first element is the program's name; None after printing the help."""
     argv = [str(part) for part in argv]
-    file = _config_file(argv)
-    defaults = _load(file) if file else None
-    if {"--help", "-h", "-help"} & set(argv):
-        print(_help(defaults))
+    wants_help = bool({"--help", "-h"} & set(argv))
+    file = _option(_parser().parse_known_args(argv[1:])[0], "config")
+    if file is None and wants_help:
+        print(f"{USAGE}\n\nwith --config=FILE --help lists every KEY and its value in FILE")
         return None
-    if file is None or defaults is None:
+    if file is None:
         raise UserError("--config is missing: give a configuration, e.g. --config=configs/demo.py")
-    for arg in argv[1:]:
-        _check_key(arg, defaults)
-    command, argv = tuple(argv), _with_tuples(argv, defaults)
-    values = _flag_values(argv)
-    try:
-        rest = values(argv)
-    except flags.Error as error:
-        raise UserError(_explain(str(error), defaults)) from None
-    if rest[1:]:
-        raise UserError(f"unexpected argument {rest[1]!r}: options begin with --, see --help")
-    if values.mode not in MODES:
-        raise UserError(f"--mode={values.mode}: must be one of {', '.join(MODES)}")
-    config = values.config
-    config_checks.check(config)
-    workdir = Path(values.workdir) if values.workdir else Path("runs") / file.stem
-    return Settings(config, file, workdir, values.mode, command)
+    config = load_config(Path(file))
+    values = configuration.flatten(config)
+    if wants_help:
+        print(_help(values))
+        return None
+    options, rest = _parser(values).parse_known_args(argv[1:])
+    for argument in rest:
+        raise UserError(_unknown(argument, config))
+    for key, default in values.items():
+        text = getattr(options, f"config.{key}")
+        if text is not None:
+            *groups, leaf = key.split(".")
+            place = config
+            for group in groups:
+                place = place[group]
+            place[leaf] = _value(key, text, default)
+    mode = _option(options, "mode") or MODES[0]
+    if mode not in MODES:
+        raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
+    configuration.check(config)
+    workdir = _option(options, "workdir") or Path("runs") / Path(file).stem
+    return Settings(config, Path(file), Path(workdir), mode, tuple(argv))
 
 
-def _flag_values(argv: list[str]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "the folder of the run", flag_values=values)
-    flags.DEFINE_string("mode", "train", " | ".join(MODES), flag_values=values)
-    config_flags.DEFINE_config_file("config", sys_argv=argv, flag_values=values)
-    return values
-
-
-def _config_file(argv: Sequence[str]) -> Path | None:
-    for i, arg in enumerate(argv):
-        match = re.match(r"^--?config(?:=(.*))?$", arg)
-        if match:
-            name = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
-            if not name:
-                raise UserError("--config is empty: give a file, e.g. --config=configs/demo.py")
-            return Path(name)
-    return None
-
-
-def _load(file: Path) -> ml_collections.ConfigDict:
+def load_config(file: Path) -> ml_collections.ConfigDict:
+    """What the `get_config()` of a file gives."""
     if not file.is_file():
-        beside = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        there = f"; there are {', '.join(beside)}" if beside else ""
+        others = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        there = f"; there are {', '.join(others)}" if others else ""
         raise UserError(f"--config={file}: no such file{there}")
     try:
         function = runpy.run_path(str(file)).get("get_config")
         config = function() if function else None
-    except Exception as error:
+    except Exception as error:  # whatever a user's file raises
         raise UserError(f"--config={file}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
@@ -110,93 +94,87 @@ def _load(file: Path) -> ml_collections.ConfigDict:
     return config
 
 
-def _check_key(arg: str, defaults: ml_collections.ConfigDict) -> None:
-    """Refuse an override of a key that does not exist, naming the nearest and the level's keys."""
-    match = _OVERRIDE.match(arg)
-    if not match:
-        return
-    level: Any = defaults
-    done: list[str] = []
-    for part in match["key"].split("."):
-        where = ".".join(["config", *done])
-        if not isinstance(level, ml_collections.ConfigDict):
-            raise UserError(f"--{'.'.join(['config', match['key']])}: {where} is a value, "
-                            "it has no keys below it")  # fmt: skip
-        if part not in level:
-            raise UserError(_unknown_key(match["key"], where, part, level, defaults))
-        level = level[part]
-        done.append(part)
-    if isinstance(level, ml_collections.ConfigDict):
-        keys = ", ".join(sorted(level.keys()))
-        raise UserError(f"--config.{match['key']}: is a group; set one of its keys: {keys}")
-    if match["no"] and not isinstance(level, bool):
-        raise UserError(f"{arg}: config.{match['key']} is not a true/false key")
+def _parser(keys: Sequence[str] | dict[str, Any] = ()) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "workdir", "mode", *(f"config.{key}" for key in keys)):
+        # A value may be missing, so that it is said here and not in argparse's words.
+        parser.add_argument(f"--{name}", dest=name, nargs="?", const=_MISSING)
+    return parser
 
 
-def _with_tuples(argv: list[str], defaults: ml_collections.ConfigDict) -> list[str]:
-    """Let lists of names be written `a,b` as well as the `("a", "b")` that config_flags reads."""
-    known = config_checks.flatten(defaults)
-    result: list[str] = []
-    for arg in argv:
-        match = _OVERRIDE.match(arg)
-        before = _OVERRIDE.match(result[-1]) if result else None
-        if match and match["value"] is not None and isinstance(known[match["key"]], tuple):
-            result.append(f"--config.{match['key']}={_tuple_text(match['value'])}")
-        elif before and before["value"] is None and isinstance(known[before["key"]], tuple):
-            result.append(_tuple_text(arg))
-        else:
-            result.append(arg)
-    return result
+def _option(options: argparse.Namespace, name: str) -> str | None:
+    value = getattr(options, name)
+    if value is _MISSING or value == "":
+        raise UserError(f"--{name}: the value is missing")
+    return value
 
 
-def _tuple_text(value: str) -> str:
-    if value[:1] in ("(", "[", "'", '"'):
-        return value
-    return repr(tuple(name.strip() for name in value.split(",") if name.strip()))
+def _value(key: str, text: Any, default: Any) -> Any:
+    """The text of an option as what its key holds."""
+    if isinstance(default, bool):
+        text = "true" if text is _MISSING else text
+        if text.lower() not in _TRUTH:
+            raise UserError(wrong_type(key, text, default))
+        return _TRUTH[text.lower()]
+    if text is _MISSING:
+        raise UserError(f"--config.{key}: the value is missing")
+    if isinstance(default, tuple):
+        names = text.strip("()[]").split(",")
+        return tuple(name.strip(" '\"") for name in names if name.strip(" '\""))
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise UserError(wrong_type(key, text, default)) from None
 
 
-def _unknown_key(
-    key: str, where: str, part: str, level: ml_collections.ConfigDict, defaults: Any
-) -> str:
-    known = config_checks.flatten(defaults)
-    near = difflib.get_close_matches(part, level.keys(), n=1, cutoff=0.6)
-    guesses = [".".join([where.removeprefix("config").lstrip("."), n]).lstrip(".") for n in near]
-    if not near:
-        tail = key.rsplit(".", 1)[-1]
-        guesses = [k for k in known if k.rsplit(".", 1)[-1] == tail]
-        guesses = guesses or difflib.get_close_matches(key, known, n=2, cutoff=0.6)
-    hint = f" Did you mean {' or '.join('config.' + g for g in guesses)}?" if guesses else ""
+def _unknown(argument: str, config: ml_collections.ConfigDict) -> str:
+    """The line about an argument that is no option."""
+    if not argument.startswith("-"):
+        return f"unexpected argument {argument!r}: options begin with --, see --help"
+    name = argument.lstrip("-").split("=", 1)[0]
+    if name.startswith("config."):
+        return _unknown_key(name.removeprefix("config."), config)
+    near = difflib.get_close_matches(name, ["config", "workdir", "mode", "help"], n=1)
+    hint = f" Did you mean --{near[0]}?" if near else ""
     return (
-        f"--config.{key}: there is no key {part!r} in {where}.{hint} "
-        f"Its keys are: {', '.join(sorted(level.keys())) or 'only those that FILE gives it'}"
+        f"unknown option --{name}.{hint} There are --config, --workdir, --mode, --help and "
+        "--config.KEY=VALUE"
     )
 
 
-def _explain(message: str, defaults: ml_collections.ConfigDict) -> str:
-    """One line for absl's message about a value or a flag."""
-    message = " ".join(message.split())
-    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
-    if match:
-        value = config_checks.flatten(defaults)[match[1]]
-        return config_checks.wrong_type(match[1], match[2], value)
-    match = re.match(r"Unknown command line flag '([^']*)'\.?(.*)", message)
-    if match:
-        near = difflib.get_close_matches(match[1], ["config", "workdir", "mode", "help"], n=1)
-        hint = f" Did you mean --{near[0]}?" if near else ""
-        return (
-            f"unknown option --{match[1]}.{hint} There are --config, --workdir, --mode, --help and "
-            "--config.KEY=VALUE"
-        )
-    if "before a value for --config" in message:
-        return "--config=FILE must come before the --config.KEY=VALUE options"
-    match = re.match(r"Missing value for flag (\S+)", message)
-    return f"{match[1]}: the value is missing" if match else message
+def _unknown_key(key: str, config: ml_collections.ConfigDict) -> str:
+    """The line about a key that does not exist: the nearest ones, and those of its group."""
+    level: Any = config
+    done: list[str] = []
+    for part in key.split("."):
+        where = ".".join(["config", *done])
+        if not isinstance(level, ml_collections.ConfigDict):
+            return f"--config.{key}: {where} is a value, it has no keys below it"
+        if part not in level:
+            break
+        level = level[part]
+        done.append(part)
+    siblings = ", ".join(sorted(level.keys()))
+    if len(done) == len(key.split(".")):
+        return f"--config.{key}: is a group; set one of its keys: {siblings}"
+    near = [".".join([*done, n]) for n in difflib.get_close_matches(part, level.keys(), n=1)]
+    if not near:
+        known, tail = configuration.flatten(config), key.rsplit(".", 1)[-1]
+        near = [k for k in known if k.rsplit(".", 1)[-1] == tail]
+        near = near or difflib.get_close_matches(key, known, n=2)
+    hint = f" Did you mean {' or '.join('config.' + n for n in near)}?" if near else ""
+    return (
+        f"--config.{key}: there is no key {part!r} in {where}.{hint} "
+        f"Its keys are: {siblings or 'only those that FILE gives it'}"
+    )
 
 
-def _help(defaults: ml_collections.ConfigDict | None) -> str:
-    if defaults is None:
-        return USAGE + "\n\nwith --config=FILE --help lists every KEY and its value in FILE"
-    keys = config_checks.flatten(defaults)
-    width = max(map(len, keys))
-    lines = [f"  --config.{key.ljust(width)}  {value!r}" for key, value in keys.items()]
-    return "\n".join([USAGE, "", "keys and values of this configuration:", *lines])
+def _help(values: dict[str, Any]) -> str:
+    width = max(map(len, values))
+    lines = [USAGE, "", "keys and values of this configuration:"]
+    for name, value in values.items():
+        key = configuration.key_of(name)
+        said = [part for part in (key.reason, key.rule.text) if part] if key else []
+        shown = ",".join(value) if isinstance(value, tuple) else value
+        lines += [f"  --config.{name.ljust(width)}  {shown}", f"      {'; '.join(said)}"]
+    return "\n".join(lines)

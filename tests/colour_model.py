@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from stlm_jax.config import default
-from stlm_jax.predictor import Predictor
+from stlm_jax.inference.predictor import Predictor
 
 SIZE = 64
 
@@ -19,17 +19,14 @@ class ColourPredictor(Predictor):
     """A Predictor around `see_colours`; its scores are those of whole squares."""
 
     def __init__(self, config):
-        self._size, self._batch_size, self._top_k = config.image_size, 3, 10
-        self._variables, self.batches = None, []
+        self._batch_size, self._top_k, self.batches = 3, 10, []
 
-        def predict(variables, images, size):
-            self.batches.append(images.shape)
-            maps = see_colours(images)
-            scores = [np.sort(m.reshape(len(m), -1))[:, -10:].mean(1) for m in maps]
-            return dict(map=maps[0], map_without_fa=maps[1], score=scores[0],
-                        score_without_fa=scores[1])  # fmt: skip
-
-        self._predict = predict
+    def _batch(self, pixels):
+        self.batches.append(pixels.shape)
+        maps = see_colours(pixels)
+        scores = [np.sort(m.reshape(len(m), -1))[:, -10:].mean(1) for m in maps]
+        return dict(map=maps[0], map_without_fa=maps[1], score=scores[0],
+                    score_without_fa=scores[1])  # fmt: skip
 
 
 def config_of(geometry="squash", tile=0, skip=False):

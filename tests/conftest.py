@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from stlm_jax.host_memory import keep_freed_memory
+from stlm_jax.runtime.host_memory import keep_freed_memory
 
 # Files that take half a minute or more, the longest first, so that two workers end together. The
 # first two have no compiled program in common; the others use those of the first.

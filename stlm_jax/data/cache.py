@@ -1,11 +1,12 @@
 """Training images: decoded ones in memory as far as a budget goes, the others on the fly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from stlm_jax.data.images import ImageFile
-from stlm_jax.data.reading import Reading
+from stlm_jax.data.reader import ImageReader
+from stlm_jax.runtime.progress import track
 
 GIB = 2**30
 
@@ -20,32 +21,32 @@ class ImageCache:
     def __init__(
         self,
         paths: Sequence[ImageFile],
-        reading: Reading,
+        reader: ImageReader,
         budget: float,
-        progress: Callable[[int], None] = lambda done: None,
+        label: str = "read",
     ):
-        """Decode what is to be kept; with `reading.skip` all, to know which files can be read.
+        """Decode what is to be kept; with `reader.skip` all, to know which files can be read.
 
         Args:
             paths: the image files.
-            reading: how they are read.
+            reader: how they are read.
             budget: bytes of decoded images to keep at most.
-            progress: called with the number of files that have been dealt with.
+            label: of the progress line.
 
         Raises:
-            ImageError: for the first file that cannot be read, unless `reading.skip`.
+            ImageError: for the first file that cannot be read, unless `reader.skip`.
         """
-        shape = (reading.size, reading.size, 3)
+        shape = (reader.size, reader.size, 3)
         room = int(min(len(paths), budget / np.prod(shape)))
-        self._reading = reading
+        self._reader = reader
         self._kept = np.empty((room, *shape), np.uint8)
         self._files: list[ImageFile] = []
-        for index, view in reading.views(paths if reading.skip else paths[:room]):
+        wanted = paths if reader.skip else paths[:room]
+        for index, view in track(reader.views(wanted), label, len(wanted)):
             if len(self._files) < room:
                 self._kept[len(self._files)] = view.pixels
             self._files.append(paths[index])
-            progress(index + 1)
-        if not reading.skip:
+        if not reader.skip:
             self._files += paths[room:]
 
     def __len__(self) -> int:
@@ -59,7 +60,7 @@ class ImageCache:
         """
         if index < min(len(self._kept), len(self._files)):
             return self._kept[index]
-        return self._reading.view(self._files[index]).pixels
+        return self._reader.view(self._files[index]).pixels
 
     @property
     def kept(self) -> int:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 
 from stlm_jax.data.records import File, Record
-from stlm_jax.data.stored import StoredFile
+from stlm_jax.data.tfds_file import StoredFile
 
 HELD_OUT = "held_out"  # their split
 

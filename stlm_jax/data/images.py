@@ -3,21 +3,20 @@
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from stlm_jax.data.records import Record
-from stlm_jax.data.stored import StoredFile
+from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
-from stlm_jax.errors import UserError
+from stlm_jax.runtime.errors import UserError
 
 # PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
-Progress = Callable[[int], None]  # called with the number of images done
 ImageFile = str | os.PathLike[str] | StoredFile
 T = TypeVar("T")
 MOST_CLASSES = 32  # a mask without larger values holds numbers of defect classes
@@ -181,48 +180,21 @@ def holds_class_numbers(values: np.ndarray) -> bool:
     return bool(values.max() <= MOST_CLASSES and (values == np.rint(values)).all())
 
 
-def _fill(out: np.ndarray, results: Iterable[np.ndarray], progress: Progress | None) -> np.ndarray:
-    for index, array in enumerate(results):
-        out[index] = array
-        if progress is not None:
-            progress(index + 1)
+def load_images(records: Sequence[Record], size: int) -> np.ndarray:
+    """The images of `records`, decoded in threads, (N, size, size, 3) uint8 in their order."""
+    out = np.empty((len(records), size, size, 3), np.uint8)
+    for index, pixels in enumerate(in_threads(lambda r: read_image(r.image, size), records)):
+        out[index] = pixels
     return out
 
 
-def load_images(
-    records: Sequence[Record], size: int, progress: Progress | None = None
-) -> np.ndarray:
-    """Decode the images of `records` in threads.
-
-    Args:
-        records: which images.
-        size: side in pixels.
-        progress: called with the number of images done after each.
-
-    Returns:
-        (N, size, size, 3) uint8, in the order of `records`.
-
-    Raises:
-        ImageError: for the first image that cannot be read.
-    """
-    out = np.empty((len(records), size, size, 3), np.uint8)
-    return _fill(out, in_threads(lambda r: read_image(r.image, size), records), progress)
-
-
 def load_masks(records: Sequence[Record], size: int) -> np.ndarray:
-    """The masks of `records`, (N, size, size) uint8 in {0, 1}; zeros for a normal image.
-
-    Args:
-        records: which images.
-        size: side in pixels.
-
-    Raises:
-        ImageError: for the first mask that cannot be read.
-    """
-    empty = np.zeros((size, size), np.uint8)
-    out = np.empty((len(records), size, size), np.uint8)
-    masks = (empty if r.mask is None else read_mask(r.mask, size) for r in records)
-    return _fill(out, masks, None)
+    """The masks of `records`, (N, size, size) uint8 in {0, 1}; zeros for a normal image."""
+    out = np.zeros((len(records), size, size), np.uint8)
+    for index, record in enumerate(records):
+        if record.mask is not None:
+            out[index] = read_mask(record.mask, size)
+    return out
 
 
 def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

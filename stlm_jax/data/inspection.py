@@ -1,7 +1,7 @@
 """What is in the files of a data set: every image and mask opened once."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from stlm_jax.data.images import (
 from stlm_jax.data.problems import Problem, is_used
 from stlm_jax.data.records import File, Record
 from stlm_jax.data.threads import in_threads
+from stlm_jax.runtime.progress import track
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,10 @@ class Facts:
     problems: list[Problem] = field(default_factory=list)
 
 
-def inspect_all(
-    records: Sequence[Record], skip: bool, progress: Callable[[int], None]
-) -> list[Facts]:
-    """The facts of every record, in order.
-
-    Args:
-        records: which.
-        skip: whether a run leaves out images that it cannot read.
-        progress: called with the number of records done.
-    """
-    facts = []
-    for found in in_threads(lambda record: inspect(record, skip), records):
-        facts.append(found)
-        progress(len(facts))
-    return facts
+def inspect_all(records: Sequence[Record], skip: bool) -> list[Facts]:
+    """The facts of every record, in order; with `skip` a run leaves out unreadable images."""
+    facts = in_threads(lambda record: inspect(record, skip), records)
+    return list(track(facts, "check", len(records)))
 
 
 def inspect(record: Record, skip: bool = False) -> Facts:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stlm_jax.data.stored import StoredFile
+from stlm_jax.data.tfds_file import StoredFile
 
 File = Path | StoredFile
 

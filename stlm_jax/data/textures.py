@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stlm_jax.data import stored
-from stlm_jax.data.demo_texture import bundled_photograph
+from stlm_jax.data import tfds_file
+from stlm_jax.data.demo.texture import bundled_photograph
+from stlm_jax.data.folders import is_image
 from stlm_jax.data.images import read_image
-from stlm_jax.data.layout import is_image
-from stlm_jax.data.reading import readable
+from stlm_jax.data.reader import readable
 from stlm_jax.data.records import File
 from stlm_jax.data.threads import in_threads
-from stlm_jax.errors import UserError
+from stlm_jax.runtime.errors import UserError
 
 # Photographs inside scikit-image's wheel, less brick and gravel, which the demo categories show.
 PHOTOGRAPHS = (
@@ -39,7 +39,7 @@ def texture_files(root: str | os.PathLike[str]) -> Sequence[File]:
     if not os.fspath(root):
         return [bundled_photograph(name) for name in PHOTOGRAPHS]
     if os.fspath(root).startswith(PREPARED):
-        return stored.images_of(os.fspath(root).removeprefix(PREPARED))
+        return tfds_file.images_of(os.fspath(root).removeprefix(PREPARED))
     folder = Path(root)
     if not folder.is_dir():
         raise UserError(

@@ -38,11 +38,6 @@ def metric_shape(resolution: str, image_size: int, own: Shape) -> Shape:
     return side, side
 
 
-def is_resolution(text: str) -> bool:
-    """Whether `metric_shape` takes `text`; a number of pixels is at least 16."""
-    return text in (IMAGE_SIZE, NATIVE) or (text.isdecimal() and int(text) >= 16)
-
-
 def read_truth(record: Record, shape: Shape) -> Truth:
     """The ground truth of `record` in `shape`; a pixel counts where half of what it covers does.
 

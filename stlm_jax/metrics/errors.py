@@ -1,6 +1,6 @@
 """What can go wrong in computing a metric."""
 
-from stlm_jax.errors import UserError
+from stlm_jax.runtime.errors import UserError
 
 
 class MetricError(UserError):

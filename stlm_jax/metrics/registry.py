@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from stlm_jax.errors import UserError
 from stlm_jax.metrics import bounds, classification, destseg, instances, overlap_curves
 from stlm_jax.metrics.errors import Undefined
 from stlm_jax.metrics.inputs import Inputs
 from stlm_jax.metrics.pixel_weights import INSTANCE, REGION, SATURATED, SHARE, Region
+from stlm_jax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What `python -m stlm_jax.pretrain_demo_teacher` is made of; nothing else imports it."""
+"""What `python -m stlm_jax.commands.pretrain_demo_teacher` is made of; nothing else imports it."""

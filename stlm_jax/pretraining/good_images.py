@@ -1,14 +1,13 @@
 """The good images that the demo's student is pretrained on, written as an ordinary data set."""
 
-import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from stlm_jax.files import write_atomically
+from stlm_jax.drawing.encode import encode
 from stlm_jax.pretraining import images
+from stlm_jax.runtime.files import write_atomically
+from stlm_jax.runtime.progress import track
 
 CATEGORY = "mixed"
 SIZE = 256  # pixels
@@ -25,14 +24,13 @@ def draw_good_image(seed: int, index: int, photographs: list[np.ndarray]) -> np.
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def write_set(root: Path, count: int, seed: int, report: Callable[[int], object]) -> None:
+def write_set(root: Path, count: int, seed: int) -> None:
     """Writes `count` images as the training images of one category in MVTec AD's layout.
 
     Args:
       root: the folder of the set; images that are there already are kept.
       count: of the images.
       seed: of all of them.
-      report: called with the number of images done.
 
     Raises:
       UserError: scikit-image is not installed, or lacks a photograph.
@@ -40,10 +38,7 @@ def write_set(root: Path, count: int, seed: int, report: Callable[[int], object]
     """
     photographs = images.read_photographs(images.TRAINING_PHOTOGRAPHS)
     folder = root / CATEGORY / "train" / "good"
-    for index in range(count):
+    for index in track(range(count), "draw"):
         path = folder / f"{index:04d}.png"
         if not path.exists():
-            buffer = io.BytesIO()
-            Image.fromarray(draw_good_image(seed, index, photographs)).save(buffer, "PNG")
-            write_atomically(path, buffer.getvalue())
-        report(index + 1)
+            write_atomically(path, encode(draw_good_image(seed, index, photographs)))

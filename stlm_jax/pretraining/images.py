@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageFilter
 
-from stlm_jax.errors import UserError
 from stlm_jax.pretraining.render import noise_field, render, shape_mask
+from stlm_jax.runtime.errors import UserError
 
 Generator = np.random.Generator
 

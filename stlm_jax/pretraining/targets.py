@@ -1,17 +1,17 @@
 """What the demo teacher learns: centred, partly whitened ImageNet features."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from stlm_jax.models.resize import interpolation_matrix
 from stlm_jax.pretraining.images import draw_image
+from stlm_jax.runtime.progress import track
 
 
 class Extractor(Protocol):
-    """`conversion.efficientnet_lite.EfficientNetLite0`, or anything that gives two strides."""
+    """`efficientnet_lite.EfficientNetLite0`, or anything that gives two strides."""
 
     def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, H, W, 3) uint8 to features at strides 16 and 32."""
@@ -78,13 +78,12 @@ def draw_images(
     count: int,
     size: int,
     seed: tuple[int, ...],
-    report: Callable[[int], None] = lambda done: None,
+    label: str = "draw",
 ) -> np.ndarray:
     """`count` training images, (count, size, size, 3) uint8; each depends on seed and index."""
     images = np.empty((count, size, size, 3), np.uint8)
-    for index in range(count):
+    for index in track(range(count), label):
         images[index] = draw_image(np.random.default_rng((*seed, index)), photographs, size)
-        report(index + 1)
     return images
 
 
@@ -92,14 +91,13 @@ def extract(
     extractor: Extractor,
     images: np.ndarray,
     batch: int = 16,
-    report: Callable[[int], None] = lambda done: None,
+    label: str = "extract",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raw features of a pool at strides 16 and 32, float16."""
     parts = []
-    for start in range(0, len(images), batch):
+    for start in track(range(0, len(images), batch), label, unit="batch"):
         fine, coarse = extractor.features(images[start : start + batch])
         parts.append((fine.astype(np.float16), coarse.astype(np.float16)))
-        report(min(start + batch, len(images)))
     fine_parts, coarse_parts = zip(*parts, strict=True)
     return np.concatenate(fine_parts), np.concatenate(coarse_parts)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stlm_jax.errors import UserError
+from stlm_jax.runtime.errors import UserError
 
 # matplotlib writes these colours, which nothing else has; the page puts its own in their place.
 _INK, _LINE, _WITH_FA, _WITHOUT_FA, _GOOD, _DEFECTIVE, _THRESHOLD, _PAPER = (

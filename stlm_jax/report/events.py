@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_jax.panel_drawing import Style, draw_panel
-from stlm_jax.report.gallery import most_wrong_first
-from stlm_jax.results import CategoryResult, RunResult
-from stlm_jax.writers import event_writer
+from stlm_jax.drawing.colours import Scale
+from stlm_jax.drawing.panel import draw_panel
+from stlm_jax.evaluation.results import CategoryResult, RunResult, most_wrong_first
+from stlm_jax.runtime.metric_writer import event_writer
 
 _SUFFIX = ".evaluation"
 
@@ -41,7 +41,7 @@ def _write(events, category: CategoryResult, panels: int) -> None:
     for name, value in {**category.metrics, **category.rates}.items():
         if not math.isnan(value):
             events.add_scalar(f"evaluation/{name}", value, step)
-    style = Style.of(calibration.pixel_threshold if calibration else None)
+    scale = Scale.of(calibration.pixel_threshold if calibration else None)
     for image in most_wrong_first(category.images, calibration)[:panels]:
-        panel = draw_panel(image.picture, image.mask, image.map, image.name, image.score, style)
+        panel = draw_panel(image.picture, image.mask, image.map, image.name, image.score, scale)
         events.add_image(f"evaluation/{image.name}", np.asarray(panel), step, dataformats="HWC")

@@ -1,18 +1,16 @@
 """A category's images as panels, the most wrong first."""
 
 import base64
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from stlm_jax.calibration import Calibration
-from stlm_jax.panel_drawing import Style, draw_map, draw_overlay
-from stlm_jax.results import ImageResult
+from stlm_jax.drawing.colours import Scale, draw_map, draw_overlay
+from stlm_jax.drawing.encode import encode
+from stlm_jax.evaluation.results import ImageResult, verdict
+from stlm_jax.weights.description import Calibration
 
-MISS, FALSE_ALARM, RIGHT = "miss", "false alarm", "right"
 _QUALITY, _EFFORT = 80, 2  # of WebP: more effort takes twice the time for 5 % of the size
 
 
@@ -33,7 +31,7 @@ class Panel:
     Attributes:
         name: "defect/stem".
         defect: `good` or the defect's type.
-        verdict: `MISS`, `FALSE_ALARM`, `RIGHT`, or "" where there is no threshold.
+        verdict: what `results.verdict` says, or "" where there is no threshold.
         score: the image's.
         normalised: the same as 0..1, 0.5 at the threshold; None where there is none.
         width: of the pictures, in pixels.
@@ -51,46 +49,18 @@ class Panel:
     tiles: list[Tile]
 
 
-def verdict(image: ImageResult, calibration: Calibration | None) -> str:
-    """Whether the image is a miss, a false alarm or right at the threshold; "" without one."""
-    if calibration is None:
-        return ""
-    if (image.score > calibration.threshold) == bool(image.label):
-        return RIGHT
-    return MISS if image.label else FALSE_ALARM
-
-
-def most_wrong_first(
-    images: Sequence[ImageResult], calibration: Calibration | None
-) -> list[ImageResult]:
-    """By how far the score lies on the wrong side of the threshold; those on the right side last.
-
-    Without a threshold, by how low a defective image's score is and how high a good one's.
-    """
-    threshold = calibration.threshold if calibration else 0.0
-
-    def wrong_by(image: ImageResult) -> float:
-        above = float(image.score) - threshold
-        return -above if image.label else above
-
-    def key(image: ImageResult) -> tuple[bool, float, str]:
-        return verdict(image, calibration) == RIGHT, -wrong_by(image), image.name
-
-    return sorted(images, key=key)
-
-
-def panel(image: ImageResult, calibration: Calibration | None, style: Style) -> Panel:
+def panel(image: ImageResult, calibration: Calibration | None, scale: Scale) -> Panel:
     """The panel of an image, in the colours of its model.
 
     Raises:
         UserError: matplotlib is missing.
     """
     height, width = image.picture.shape[:2]
-    overlay = draw_overlay(image.picture, image.mask, image.map, style)
+    overlay = draw_overlay(image.picture, image.mask, image.map, scale)
     tiles = [
         Tile("image", f"image {image.name}", _webp(image.picture)),
         _truth(image),
-        Tile("map", f"anomaly map of {image.name}", _webp(draw_map(image.map, style))),
+        Tile("map", f"anomaly map of {image.name}", _webp(draw_map(image.map, scale))),
         Tile("overlay", f"map, outlined over {image.name}", _webp(overlay)),
     ]
     return Panel(
@@ -126,6 +96,5 @@ def _png(mask: np.ndarray) -> str:
 
 
 def _address(kind: str, picture: Image.Image, **options) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind.upper(), **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    content = base64.b64encode(encode(picture, kind.upper(), **options)).decode()
+    return f"data:image/{kind};base64,{content}"

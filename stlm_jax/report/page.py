@@ -7,14 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_jax import tables
-from stlm_jax.errors import UserError
-from stlm_jax.files import open_atomically
-from stlm_jax.panel_drawing import Style, colours
-from stlm_jax.report import facts, gallery, summary
+from stlm_jax.drawing.colours import Scale, colours
+from stlm_jax.evaluation.results import (
+    FALSE_ALARM,
+    MISS,
+    RIGHT,
+    WITHOUT_FA,
+    CategoryResult,
+    RunResult,
+    most_wrong_first,
+    verdict,
+)
+from stlm_jax.report import gallery, run_facts, summary, tables
 from stlm_jax.report.cells import percent
 from stlm_jax.report.charts import CURVES, curve_chart, score_histogram
-from stlm_jax.results import WITHOUT_FA, CategoryResult, RunResult
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import open_atomically
 
 _HERE = Path(__file__).parent
 _RATE_OF_CURVE = {"image_roc": "image", "pixel_roc": "pixel"}
@@ -90,7 +98,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
     path = Path(path)
     template = _environment().get_template("template.html")
     page = template.generate(
-        facts=facts.of_run(run, path.parent.parent),
+        facts=run_facts.of_run(run, path.parent.parent),
         headline=summary.headline(run),
         paper=tables.PAPER,
         metrics=summary.metrics_table(run),
@@ -98,7 +106,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
         sections=(_section(index, category, run) for index, category in enumerate(run.categories)),
         names=[(_id(index), category.category) for index, category in enumerate(run.categories)],
         gradient=_gradient(),
-        verdict_names=(gallery.MISS, gallery.FALSE_ALARM, gallery.RIGHT),
+        verdict_names=(MISS, FALSE_ALARM, RIGHT),
         style=(_HERE / "style.css").read_text(encoding="utf-8"),
         script=(_HERE / "script.js").read_text(encoding="utf-8"),
     )
@@ -110,24 +118,24 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
 
 def _section(index: int, category: CategoryResult, run: RunResult) -> Section:
     calibration, images = category.calibration, category.images
-    ordered = gallery.most_wrong_first(images, calibration)
-    style = Style.of(calibration.pixel_threshold if calibration else None)
+    ordered = most_wrong_first(images, calibration)
+    scale = Scale.of(calibration.pixel_threshold if calibration else None)
     panels = [
-        gallery.panel(image, calibration, style) for image in ordered[: run.config.report.gallery]
+        gallery.panel(image, calibration, scale) for image in ordered[: run.config.report.gallery]
     ]
-    verdicts = _counts([gallery.verdict(image, calibration) for image in images])
+    verdicts = _counts([verdict(image, calibration) for image in images])
     return Section(
         id=_id(index),
         name=category.category,
         good=sum(not image.label for image in images),
         defective=sum(bool(image.label) for image in images),
-        verdicts={name: verdicts.get(name, 0) for name in (gallery.MISS, gallery.FALSE_ALARM)}
+        verdicts={name: verdicts.get(name, 0) for name in (MISS, FALSE_ALARM)}
         if calibration
         else {},
         histogram=_histogram(index, category),
         charts=_charts(index, category),
         by_defect=summary.defect_table(category),
-        ticks=style.ticks,
+        ticks=scale.ticks,
         panels=panels,
         defects=_counts([panel.defect for panel in panels]),
         calibrated=calibration is not None,

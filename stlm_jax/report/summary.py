@@ -4,10 +4,18 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from stlm_jax import tables
-from stlm_jax.report import gallery
+from stlm_jax.evaluation.results import (
+    FALSE_ALARM,
+    MEAN,
+    MISS,
+    WITHOUT_FA,
+    CategoryResult,
+    RunResult,
+    verdict,
+    with_mean,
+)
+from stlm_jax.report import tables
 from stlm_jax.report.cells import Cell, count, metric_cells, number, percent, word
-from stlm_jax.results import WITHOUT_FA, CategoryResult, RunResult
 
 _RATES = {
     "image_false_alarm_rate": "images: false alarms",
@@ -123,7 +131,7 @@ def defect_table(category: CategoryResult) -> Table:
     wrong = Counter(
         image.defect
         for image in category.images
-        if gallery.verdict(image, category.calibration) in (gallery.MISS, gallery.FALSE_ALARM)
+        if verdict(image, category.calibration) in (MISS, FALSE_ALARM)
     )
     defective = {image.defect for image in category.images if image.label}
     rows = []
@@ -147,7 +155,7 @@ def _with_fa(run: RunResult) -> list[str]:
 
 
 def _mean_rates(run: RunResult) -> dict[str, float]:
-    return tables.with_mean({c.category: c.rates for c in run.categories})[tables.MEAN]
+    return with_mean({c.category: c.rates for c in run.categories})[MEAN]
 
 
 def _rate_cells(rates: dict[str, float]) -> list[Cell]:

@@ -4,8 +4,8 @@ import pytest
 
 from conversion.to_torch import torch_tensors
 from stlm_jax.config import default
-from stlm_jax.initialization import random_variables
 from stlm_jax.models.build import build_sam, build_stlm
+from stlm_jax.models.initialization import random_variables
 
 
 def tiny_config():

@@ -5,10 +5,10 @@ import numpy as np
 from flax import traverse_util
 
 from stlm_jax.config import default
-from stlm_jax.inference_step import make_predict_fn
-from stlm_jax.initialization import random_variables
+from stlm_jax.inference.predict_fn import make_predict_fn
+from stlm_jax.inference.trained_model import TrainedModel
 from stlm_jax.models.build import build_stlm
-from stlm_jax.trained import Trained
+from stlm_jax.models.initialization import random_variables
 
 # Untrained, these are zeros and ones, which hide mistakes: (centre, spread).
 SPREAD = {"scale": (1.0, 0.2), "bias": (0.0, 0.1), "mean": (0.0, 0.3), "var": (1.0, 0.15),
@@ -28,7 +28,7 @@ def _drawn(path, value, rng):
 
 def make_student(
     image_size, teacher="vit_tiny", encoder="tiny_vit_test", map_bias=0.0, **known
-) -> Trained:
+) -> TrainedModel:
     """A student with random weights; `map_bias` shifts the map before its sigmoid."""
     config = default()
     config.image_size = image_size
@@ -43,7 +43,7 @@ def make_student(
         kernel *= np.float32(kernel.shape[2] / 2)
     flat[*segmentation, "head_4", "kernel"] *= np.float32(0.3)  # the sigmoid is not saturated
     flat[*segmentation, "head_4", "bias"] += np.float32(map_bias)
-    return Trained(model, traverse_util.unflatten_dict(flat), config, **known)
+    return TrainedModel(model, traverse_util.unflatten_dict(flat), config, **known)
 
 
 def make_images(size, count=3) -> np.ndarray:
@@ -55,7 +55,7 @@ def make_images(size, count=3) -> np.ndarray:
     return fine
 
 
-def evaluated(student: Trained, images) -> tuple[np.ndarray, np.ndarray]:
+def evaluated(student: TrainedModel, images) -> tuple[np.ndarray, np.ndarray]:
     """Maps and scores by the function that evaluation calls."""
     predict = jax.jit(make_predict_fn(student.config, student.model), static_argnums=2)
     result = predict(student.variables, images, images.shape[1:3])

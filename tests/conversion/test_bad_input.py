@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 from conversion import from_torch, to_torch
-from conversion.layouts import split
+from stlm_jax.weights.layouts import split
 
 torch = pytest.importorskip("torch")
 

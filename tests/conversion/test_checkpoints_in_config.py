@@ -6,9 +6,10 @@ import pytest
 
 from conversion import from_torch
 from stlm_jax.config import default
-from stlm_jax.errors import UserError
 from stlm_jax.models.build import build_sam, build_stlm
-from stlm_jax.weights import initial_student, load_sam, load_teacher
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.training.start import initial_student, load_teacher
+from stlm_jax.weights.load import load_sam
 
 torch = pytest.importorskip("torch")
 

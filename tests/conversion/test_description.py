@@ -10,18 +10,19 @@ import pytest
 from miniature import write_config, write_dataset
 from small_student import make_student
 
-from conversion import export_checks, from_torch, run_images, to_onnx, to_stablehlo, to_torch
+from conversion import from_torch, to_onnx, to_stablehlo, to_torch
+from conversion.exports import checks
 from conversion.torch_stlm import TorchStlm
-from stlm_jax import run_info
-from stlm_jax.calibration import Calibration
-from stlm_jax.checkpoint import Checkpoints
-from stlm_jax.errors import UserError
 from stlm_jax.inference import Detector
+from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.main import main
+from stlm_jax.runtime.errors import UserError
 from stlm_jax.settings import parse
-from stlm_jax.train_state import create_train_state
-from stlm_jax.trained import load_trained
-from stlm_jax.weights_file import open_safetensors, read_weights, write_weights
+from stlm_jax.training.state import create_train_state
+from stlm_jax.weights.checkpoint import Checkpoints
+from stlm_jax.weights.description import Calibration
+from stlm_jax.weights.file import open_safetensors, read_weights, write_weights
+from stlm_jax.workdir import write_run
 
 torch = pytest.importorskip("torch")
 
@@ -44,9 +45,9 @@ def place(tmp_path_factory):
     settings = parse(command)
     student = make_student(64)
     state = create_train_state(settings.config, student.model, jax.random.key(0), "disc")
-    run_info.write(settings.workdir, settings.config, settings.command)
+    write_run(settings.workdir, settings.config, settings.command)
     with Checkpoints(settings.workdir / "disc" / "checkpoints") as checkpoints:
-        checkpoints.save(1, state.replace(**student.variables), {})
+        checkpoints.save(1, student.variables, state.training(), {})
     assert main(command) == 0
     return folder
 
@@ -165,7 +166,7 @@ def test_our_torch_model_scores_as_the_run_does(run, exports):
 
 def test_int8_is_calibrated_and_measured_in_the_geometry_of_the_run(place):
     trained = load_trained(place / "run/disc")
-    seen = run_images.calibration_images(trained, None)
+    seen = images.calibration_images(trained, None)
     assert seen.shape == (3, 64, 64, 3)  # those that it was trained on
     assert np.all(seen[:, :4] == 114) and np.all(seen[:, -4:] == 114)  # 56 rows of 64 are image
     shown = []
@@ -175,7 +176,7 @@ def test_int8_is_calibrated_and_measured_in_the_geometry_of_the_run(place):
         maps = images[..., 0].astype(np.float32) / 255
         return maps, maps.max((1, 2))
 
-    found = export_checks.auroc(run, trained, run_images.run_records(trained, "test"), "AUROC")
+    found = checks.auroc(run, trained, images.run_records(trained, "test"), "AUROC")
     assert len(shown) == 5 and all(np.all(image[:, :4] == 114) for image in shown)
     assert found == {"image_auroc": 1.0, "pixel_auroc": pytest.approx(1.0, abs=2e-2)}
 

@@ -6,9 +6,9 @@ import pytest
 
 from conversion import from_torch
 from stlm_jax.config import default
-from stlm_jax.inference_step import make_predict_fn
-from stlm_jax.trained import load_trained
-from stlm_jax.weights import load_teacher
+from stlm_jax.inference.predict_fn import make_predict_fn
+from stlm_jax.inference.trained_model import load_trained
+from stlm_jax.training.start import load_teacher
 
 torch = pytest.importorskip("torch")
 

@@ -7,12 +7,13 @@ import pytest
 from safetensors.torch import save_file
 
 from conversion import from_torch, to_torch
-from stlm_jax import run_info
-from stlm_jax.checkpoint import Checkpoints
-from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.build import build_stlm
-from stlm_jax.train_state import create_train_state
-from stlm_jax.weights_file import read_weights, write_weights
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.training.state import create_train_state
+from stlm_jax.weights.checkpoint import Checkpoints
+from stlm_jax.weights.file import read_weights, write_weights
+from stlm_jax.weights.published import convert, read_checkpoint
+from stlm_jax.workdir import write_run
 
 torch = pytest.importorskip("torch")
 
@@ -95,23 +96,23 @@ def test_flax_to_torch_to_flax_of_a_trained_student(
     assert weights.metadata["kind"] == "stlm"
     assert_same_variables(weights.variables, tiny_stlm_variables)
     assert weights.unused and not any(np.any(tensor) for tensor in weights.unused.values())
-    assert_same_variables(from_torch.read_checkpoint(out).variables, tiny_stlm_variables)
+    assert_same_variables(read_checkpoint(out).variables, tiny_stlm_variables)
     model = build_stlm(tiny_config)
     assert_same_variables(
-        from_torch.convert(to_torch.stlm_state_dict(tiny_stlm_variables), variable_shapes(model)),
+        convert(to_torch.stlm_state_dict(tiny_stlm_variables), variable_shapes(model)),
         tiny_stlm_variables,
     )
 
 
 def test_a_run_is_written_as_torch(tmp_path, tiny_config):
     folder = tmp_path / "run" / "disc"
-    run_info.write(tmp_path / "run", tiny_config, ("train",))
+    write_run(tmp_path / "run", tiny_config, ("train",))
     state = create_train_state(tiny_config, build_stlm(tiny_config), jax.random.key(5))
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(3, state, {})
+        checkpoints.save(3, state.student(), state.training(), {})
     run(to_torch, folder, tmp_path / "out.pt")
-    written = from_torch.read_checkpoint(tmp_path / "out.pt").variables
-    assert_same_variables(written, jax.tree.map(np.asarray, state.variables()))
+    written = read_checkpoint(tmp_path / "out.pt").variables
+    assert_same_variables(written, jax.tree.map(np.asarray, state.student()))
 
 
 def test_a_published_file_can_be_written_as_another_type(tmp_path, tiny_stlm):

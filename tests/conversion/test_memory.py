@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from stlm_jax.weights_file import write_safetensors
+from stlm_jax.weights.file import write_safetensors
 
 torch = pytest.importorskip("torch")
 

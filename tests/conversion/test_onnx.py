@@ -14,26 +14,26 @@ from sklearn.metrics import roc_auc_score
 from small_student import evaluated, make_images, make_student
 
 from conversion import to_onnx
-from conversion.from_torch import stlm_variables
-from conversion.inference_function import weights_digest
 from stlm_jax import __version__
-from stlm_jax.calibration import Calibration
 from stlm_jax.config import default
 from stlm_jax.data.images import load_images
-from stlm_jax.errors import UserError
+from stlm_jax.inference.trained_model import TrainedModel, load_trained
 from stlm_jax.models.build import build_stlm
-from stlm_jax.trained import Trained, load_trained
-from stlm_jax.weights_file import write_weights
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.description import Calibration
+from stlm_jax.weights.digest import weights_digest
+from stlm_jax.weights.file import write_weights
+from stlm_jax.weights.published import stlm_variables
 
 onnx = pytest.importorskip("onnx")
 ir = pytest.importorskip("onnx_ir")
 pytest.importorskip("jax2onnx")
 
-from conversion import onnx_export  # noqa: E402
-from conversion.half import to_float16  # noqa: E402
-from conversion.onnx_graph import build_graph  # noqa: E402
-from conversion.onnx_session import OnnxModel, open_session, run  # noqa: E402
-from conversion.run_images import run_records  # noqa: E402
+from conversion.exports.images import run_records  # noqa: E402
+from conversion.onnx import export  # noqa: E402
+from conversion.onnx.float16 import to_float16  # noqa: E402
+from conversion.onnx.graph import build_graph  # noqa: E402
+from stlm_jax.inference.onnx_model import OnnxModel, open_session, run  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # The second student's maps are as dark as those of good images, 1e-6.
@@ -59,7 +59,7 @@ def differences(model, images, expected, relative_error):
     return [
         relative_error(actual, wanted[:count])
         for count in (1, 3)
-        for actual, wanted in zip(run(session, images[:count]), expected, strict=True)
+        for actual, wanted in zip(run(session, images[:count]).values(), expected, strict=True)
     ]
 
 
@@ -129,9 +129,9 @@ def test_float16(size, relative_error):
 
 def test_metadata(tmp_path, monkeypatch):
     student, model, images, expected = case(64)
-    monkeypatch.setattr(onnx_export, "build_graph", lambda trained: copy_of(model))
+    monkeypatch.setattr(export, "build_graph", lambda trained: copy_of(model))
     path = tmp_path / "student.onnx"
-    found = onnx_export.export_onnx(student, path)
+    found = export.export_onnx(student, path)
     assert set(found) == {"anomaly_map", "anomaly_score"}
     assert list(tmp_path.iterdir()) == [path]
     exported = OnnxModel(path)
@@ -173,12 +173,12 @@ def test_a_corrupted_weight_leaves_no_file(tmp_path, monkeypatch, factor):
     kernel.const_value = ir.tensor(
         (kernel.const_value.numpy() * np.float32(factor)), name=kernel.name
     )
-    monkeypatch.setattr(onnx_export, "build_graph", lambda trained: model)
+    monkeypatch.setattr(export, "build_graph", lambda trained: model)
     path = tmp_path / "student.onnx"
     with pytest.raises(UserError, match=r"student\.onnx: not written, its anomaly_map differs"):
-        onnx_export.export_onnx(student, path)
+        export.export_onnx(student, path)
     assert not list(tmp_path.iterdir())
-    assert onnx_export.export_onnx(student, path, verify=False) == {}
+    assert export.export_onnx(student, path, verify=False) == {}
     assert path.is_file()
 
 
@@ -232,7 +232,7 @@ def test_int8_from_a_run(finished_run, tmp_path):
 
 def test_int8_from_a_weights_file_and_a_folder_of_images(tmp_path, monkeypatch, capsys):
     student, model, images, _ = case(64)
-    monkeypatch.setattr(onnx_export, "build_graph", lambda trained: copy_of(model))
+    monkeypatch.setattr(export, "build_graph", lambda trained: copy_of(model))
     flat = traverse_util.flatten_dict(student.variables, sep="/")
     tensors = [(name, x.shape, np.float32, lambda x=x: x) for name, x in flat.items()]
     metadata = {"kind": "stlm", "category": "disc", "image_size": "64"}
@@ -283,8 +283,8 @@ def test_golden_map_and_scores(golden, tmp_path, relative_error):
     model = build_stlm(config)
     layouts = ("stlm_twostream", "stlm_segmentation")
     tensors = [golden.state_dict(golden.load_manifest(name), seed=0) for name in layouts]
-    student = Trained(model, stlm_variables(*tensors, model), config)
-    onnx_export.export_onnx(student, tmp_path / "published.onnx")
+    student = TrainedModel(model, stlm_variables(*tensors, model), config)
+    export.export_onnx(student, tmp_path / "published.onnx")
     images = golden.image(1024, 1024, 2, batch=2)
     maps, scores = OnnxModel(tmp_path / "published.onnx")(images)
     with np.load(golden.folder / "stlm_eval_1024.npz") as expected:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from conversion import layouts, names
-from conversion.unused import unused_tensors
-from stlm_jax.errors import UserError
-from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.build import ENCODERS, build_sam
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights import layouts, names
+from stlm_jax.weights.unused import unused_tensors
 
 PUBLISHED = (
     "mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h", "stlm_twostream", "stlm_segmentation",

@@ -8,10 +8,10 @@ import pytest
 from small_student import evaluated, make_images, make_student
 
 from conversion import to_stablehlo
-from conversion.inference_function import weights_digest
 from stlm_jax import __version__
-from stlm_jax.calibration import Calibration
-from stlm_jax.errors import UserError
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.description import Calibration
+from stlm_jax.weights.digest import weights_digest
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from conversion.layouts import split, used_shapes
-from conversion.names import UNUSED
 from conversion.to_torch import stlm_state_dict
 from stlm_jax.config import default
-from stlm_jax.errors import UserError
-from stlm_jax.inference_step import make_predict_fn
-from stlm_jax.initialization import variable_shapes
+from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.models.build import ENCODERS, SAM_VARIANTS, build_stlm
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.layouts import split, used_shapes
+from stlm_jax.weights.names import UNUSED
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
-from conversion.torch_segmentation import (  # noqa: E402
+from conversion.torch_model.segmentation import (  # noqa: E402
     Segmentation,
     aggregate,
     cosine_distance_map,

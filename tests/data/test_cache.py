@@ -6,8 +6,8 @@ from PIL import Image
 
 from stlm_jax.data.cache import ImageCache
 from stlm_jax.data.images import ImageError, load_images
-from stlm_jax.data.pipeline import TrainLoader
-from stlm_jax.data.reading import Reading
+from stlm_jax.data.loader import TrainLoader
+from stlm_jax.data.reader import ImageReader
 from stlm_jax.data.records import Record
 
 SIZE = 8
@@ -29,7 +29,7 @@ def expected(paths):
 
 
 def cache(paths, images, **options):
-    return ImageCache(paths, Reading(SIZE, **options), images * BYTES)
+    return ImageCache(paths, ImageReader(SIZE, **options), images * BYTES)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 3.99, 7, 1000, float("inf")])

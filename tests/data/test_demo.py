@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stlm_jax.data import demo, mvtec_ad
-from stlm_jax.errors import UserError
+from stlm_jax.commands import draw_demo
+from stlm_jax.data.demo import dataset
+from stlm_jax.data.sources.trees import MVTEC_AD
+from stlm_jax.runtime.errors import UserError
 
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(demo, "TRAIN_GOOD", 2)
-    monkeypatch.setattr(demo, "TEST_GOOD", 1)
-    monkeypatch.setattr(demo, "TEST_DEFECTIVE", 4)
+    monkeypatch.setattr(dataset, "TRAIN_GOOD", 2)
+    monkeypatch.setattr(dataset, "TEST_GOOD", 1)
+    monkeypatch.setattr(dataset, "TEST_DEFECTIVE", 4)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -23,8 +25,8 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def test_counts_of_the_full_set():
-    for category in demo.CATEGORIES:
-        mine = [s for s in demo.samples() if s.category == category]
+    for category in dataset.CATEGORIES:
+        mine = [s for s in dataset.samples() if s.category == category]
         assert sum(s.split == "train" for s in mine) == 50
         assert sum(s.split == "test" and s.defect == "good" for s in mine) == 20
         damaged = [s.defect for s in mine if s.defect != "good"]
@@ -34,9 +36,9 @@ def test_counts_of_the_full_set():
 
 
 def test_same_seed_same_bytes_other_seed_other_images(tmp_path, few):
-    demo.write_demo(tmp_path / "a")
-    assert demo.main([str(tmp_path / "b"), "--seed", "0"]) == 0
-    demo.write_demo(tmp_path / "c", seed=1)
+    dataset.write_demo(tmp_path / "a")
+    assert draw_demo.main([str(tmp_path / "b"), "--seed", "0"]) == 0
+    dataset.write_demo(tmp_path / "c", seed=1)
     a, b, c = (contents(tmp_path / name) for name in "abc")
     assert a == b
     assert a.keys() == c.keys()
@@ -47,10 +49,10 @@ def test_same_seed_same_bytes_other_seed_other_images(tmp_path, few):
 
 def test_layout_is_what_the_reader_reads(tmp_path, few):
     root = tmp_path / "new" / "demo"
-    demo.write_demo(root)
-    assert mvtec_ad.find_categories(root) == sorted(demo.CATEGORIES)
-    for category in demo.CATEGORIES:
-        records = mvtec_ad.read_category(root, category)
+    dataset.write_demo(root)
+    assert MVTEC_AD.find_categories(root) == sorted(dataset.CATEGORIES)
+    for category in dataset.CATEGORIES:
+        records = MVTEC_AD.scan(root, category).records
         assert [r.split for r in records].count("train") == 2
         assert sum(r.label for r in records) == 4
         for record in records:
@@ -67,7 +69,7 @@ def test_layout_is_what_the_reader_reads(tmp_path, few):
 def test_training_and_test_crops_share_no_pixel(category, seed):
     covered = {}
     for split, count in (("train", 50), ("test", 50)):
-        boxes = demo.crop_boxes(category, split, seed)
+        boxes = dataset.crop_boxes(category, split, seed)
         assert len(boxes) == count
         assert len(set(boxes)) > count // 2
         covered[split] = np.zeros((512, 512), bool)
@@ -81,16 +83,16 @@ def test_training_and_test_crops_share_no_pixel(category, seed):
 def test_a_crop_is_cut_where_its_box_says(monkeypatch):
     """An image of a photograph that encodes its column shows only columns of the split."""
     ramp = np.broadcast_to((np.arange(512) // 2).astype(np.uint8), (512, 512))
-    monkeypatch.setattr(demo.demo_texture, "_photograph", lambda _: Image.fromarray(ramp.copy()))
+    monkeypatch.setattr(dataset.demo_texture, "_photograph", lambda _: Image.fromarray(ramp.copy()))
     for split, (low, high) in (("train", (0, 316)), ("test", (320, 512))):
         for seed in range(8):
             rng = np.random.default_rng(seed)
-            scene = demo.demo_texture.scene("gravel", split, rng, 256)
-            columns = 2 * 255 * scene[..., 1] / demo.demo_texture.TINTS["gravel"][1]
+            scene = dataset.demo_texture.scene("gravel", split, rng, 256)
+            columns = 2 * 255 * scene[..., 1] / dataset.demo_texture.TINTS["gravel"][1]
             assert columns.min() >= low - 3 and columns.max() <= high + 3
 
 
-DAMAGED = [s for s in demo.samples() if s.defect != "good"]
+DAMAGED = [s for s in dataset.samples() if s.defect != "good"]
 KINDS = sorted({(s.category, s.defect) for s in DAMAGED})
 
 
@@ -99,8 +101,8 @@ def test_masks_mark_what_differs_from_the_sound_image(kind):
     # A hole or a missing piece also moves the faint shadow on the table, which no mask holds.
     leak = 22 if kind[1] in ("broken_rim", "misplaced_hole") else 15
     for sample in (s for s in DAMAGED if (s.category, s.defect) == kind):
-        image, mask = demo.draw_sample(sample)
-        sound, empty = demo.draw_sample(sample, sound=True)
+        image, mask = dataset.draw_sample(sample)
+        sound, empty = dataset.draw_sample(sample, sound=True)
         change = np.abs(image.astype(int) - sound).max(axis=-1)
         inside = mask == 1
         assert not empty.any()
@@ -113,58 +115,58 @@ def test_masks_mark_what_differs_from_the_sound_image(kind):
 
 
 def test_good_images_have_empty_masks_and_differ():
-    goods = [demo.Sample("flange", "train", "good", i) for i in range(3)]
-    drawn = [demo.draw_sample(s) for s in goods]
+    goods = [dataset.Sample("flange", "train", "good", i) for i in range(3)]
+    drawn = [dataset.draw_sample(s) for s in goods]
     assert not any(mask.any() for _, mask in drawn)
     assert np.abs(drawn[0][0].astype(int) - drawn[1][0]).mean() > 3
 
 
 def test_a_complete_set_is_left_alone(tmp_path, few, monkeypatch):
-    demo.write_demo(tmp_path / "d")
-    monkeypatch.setattr(demo, "_write", lambda *_: pytest.fail("drawn again"))
-    demo.write_demo(tmp_path / "d")
+    dataset.write_demo(tmp_path / "d")
+    monkeypatch.setattr(dataset, "_write", lambda *_: pytest.fail("drawn again"))
+    dataset.write_demo(tmp_path / "d")
 
 
 def test_a_killed_run_leaves_nothing_and_the_next_completes(tmp_path, few, monkeypatch):
     with monkeypatch.context() as patch:
-        original = demo._write
+        original = dataset._write
 
         def dying(root, sample, seed):
             if sample.category == "gravel":
                 raise KeyboardInterrupt
             original(root, sample, seed)
 
-        patch.setattr(demo, "_write", dying)
+        patch.setattr(dataset, "_write", dying)
         with pytest.raises(KeyboardInterrupt):
-            demo.write_demo(tmp_path / "d")
+            dataset.write_demo(tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
-    demo.write_demo(tmp_path / "d")
-    assert demo._is_complete(tmp_path / "d", (tmp_path / "d" / demo.MARKER).read_text())
+    dataset.write_demo(tmp_path / "d")
+    assert dataset._is_complete(tmp_path / "d", (tmp_path / "d" / dataset.MARKER).read_text())
 
 
 def test_a_set_with_a_file_missing_is_rewritten(tmp_path, few):
     root = tmp_path / "d"
-    demo.write_demo(root)
+    dataset.write_demo(root)
     before = contents(root)
     (root / "brick/test/good/000.png").unlink()
-    (root / demo.MARKER).unlink()
-    demo.write_demo(root)
+    (root / dataset.MARKER).unlink()
+    dataset.write_demo(root)
     assert contents(root) == before
 
 
 def test_leftovers_of_a_dead_process_go(tmp_path, few):
-    alive = demo._partial_folder(tmp_path / "d")
+    alive = dataset._partial_folder(tmp_path / "d")
     dead = alive.with_name(alive.name.rpartition("-")[0] + "-99999999")
     dead.mkdir()
-    demo.write_demo(tmp_path / "d")
+    dataset.write_demo(tmp_path / "d")
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
 
 
 def test_foreign_files_are_never_removed(tmp_path, few, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"notes\.txt"):
-        demo.write_demo(tmp_path)
-    assert demo.main([str(tmp_path)]) == 2
+        dataset.write_demo(tmp_path)
+    assert draw_demo.main([str(tmp_path)]) == 2
     assert "notes.txt" in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -172,8 +174,8 @@ def test_foreign_files_are_never_removed(tmp_path, few, capsys):
 def test_a_file_as_root_and_a_negative_seed_are_refused(tmp_path):
     (tmp_path / "f").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        demo.write_demo(tmp_path / "f")
+        dataset.write_demo(tmp_path / "f")
     with pytest.raises(UserError, match="negative"):
-        demo.write_demo(tmp_path / "g", seed=-1)
+        dataset.write_demo(tmp_path / "g", seed=-1)
     with pytest.raises(UserError, match="cannot write"):
-        demo.write_demo(tmp_path / "f" / "below")
+        dataset.write_demo(tmp_path / "f" / "below")

@@ -3,11 +3,11 @@
 import pytest
 from trees import short, write_files
 
-from stlm_jax import dataset
 from stlm_jax.config import default
-from stlm_jax.data import folder
-from stlm_jax.data.sources import open_source
-from stlm_jax.errors import UserError
+from stlm_jax.data import dataset
+from stlm_jax.data.sources import folder
+from stlm_jax.data.sources.registry import open_source
+from stlm_jax.runtime.errors import UserError
 
 TREE = """
     train/good/a.jpg
@@ -51,7 +51,7 @@ def test_one_part_or_several(tmp_path, place):
         ("test", "good", 0, "test/good/c.png", ""),
         ("test", "rust", 1, "test/rust/f.png", ""),
     ]
-    assert folder.read_category(tmp_path / "parts", names[0])
+    assert folder.scan(tmp_path / "parts", names[0]).records
 
 
 def test_good_images_alone_are_enough(tmp_path):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from trees import write_files
 
-from stlm_jax import dataset
+from stlm_jax.commands import check_data
 from stlm_jax.config import default
-from stlm_jax.data import check
+from stlm_jax.data import dataset
 from stlm_jax.data.held_out import hold_out
 from stlm_jax.data.records import Record
-from stlm_jax.data.sources import open_source
-from stlm_jax.errors import UserError
+from stlm_jax.data.sources.registry import open_source
+from stlm_jax.runtime.errors import UserError
 from stlm_jax.settings import parse
-from stlm_jax.train import total_steps
+from stlm_jax.training.train import total_steps
 
 
 def tree(root, count=10, more=""):
@@ -95,7 +95,7 @@ def test_images_of_other_folders_with_the_same_name_are_told_apart(tmp_path):
 
 def test_a_set_in_array_records_has_the_same_choice(tmp_path):
     pytest.importorskip("tensorflow_datasets")
-    from stlm_jax.data.build import build
+    from stlm_jax.commands.build_tfds import build
 
     raw = config(tree(tmp_path / "raw"), 0.3)
     build("mvtec_ad", str(tmp_path / "raw"), str(tmp_path / "tfds"), "parts")
@@ -127,7 +127,7 @@ def settings(tmp_path, *options):
 def test_the_check_of_the_data_and_the_steps_count_what_is_left(tmp_path, capsys):
     tree(tmp_path / "data")
     argv = settings(tmp_path, "--config.calibration.held_out=0.6")
-    assert check.main(argv) == 0
+    assert check_data.main(argv) == 0
     printed = capsys.readouterr().out
     assert re.search(r"\| nut +\| train +\| good +\| +4 \|", printed)
     assert re.search(r"\| nut +\| held_out +\| good +\| +6 \|", printed)
@@ -135,7 +135,7 @@ def test_the_check_of_the_data_and_the_steps_count_what_is_left(tmp_path, capsys
     assert total_steps(c, "nut", len(dataset.split_of(c, "nut", "train"))) == c.train.epochs
 
     argv = settings(tmp_path, "--config.calibration.held_out=0.7")
-    assert check.main(argv) == 1
+    assert check_data.main(argv) == 1
     expected = "nut: 3 training images are fewer than config.train.batch_size=4"
     assert expected in capsys.readouterr().out
     with pytest.raises(UserError, match=expected):
@@ -147,5 +147,5 @@ def test_an_unreadable_image_that_is_held_out_is_an_error(tmp_path, capsys):
     argv = settings(tmp_path, "--config.calibration.held_out=0.2")
     out = dataset.split_of(parse(argv).config, "nut", "held_out")
     out[0].image.write_text("no image")
-    assert check.main(argv) == 1
+    assert check_data.main(argv) == 1
     assert re.search(rf"error: unreadable: cannot read {out[0].image}", capsys.readouterr().out)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stlm_jax.data.images import ImageError, load_images, load_masks, read_image, read_mask
-from stlm_jax.data.reading import Reading
+from stlm_jax.data.reader import ImageReader
 from stlm_jax.data.records import Record
 
 
@@ -205,7 +205,7 @@ def test_no_bytes_raise_anything_but_an_image_error(tmp_path, data):
         assert str(path) in str(error)
     else:
         assert image.shape == (8, 8, 3) and image.dtype == np.uint8
-        assert Reading(8, "pad").view(path).pixels.shape == (8, 8, 3)
+        assert ImageReader(8, "pad").view(path).pixels.shape == (8, 8, 3)
     try:
         mask = read_mask(path, 8)
     except ImageError:

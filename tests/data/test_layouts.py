@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from trees import listed, write_files
 
-from stlm_jax.data import btad, dagm, ksdd2, mpdd, mvtec_ad, mvtec_ad2, mvtec_loco
 from stlm_jax.data.images import load_masks
-from stlm_jax.data.sources import SOURCES
-from stlm_jax.errors import UserError
+from stlm_jax.data.sources import dagm, ksdd2, mvtec_loco
+from stlm_jax.data.sources.registry import SOURCES
+from stlm_jax.data.sources.trees import BTAD, MPDD, MVTEC_AD, MVTEC_AD2
+from stlm_jax.runtime.errors import UserError
 
 
 def test_mpdd(tmp_path):
@@ -19,8 +20,8 @@ def test_mpdd(tmp_path):
         tubes/train/good/000.png
         tubes/test/anomalous/000.png
     """)  # fmt: skip
-    assert mpdd.find_categories(tmp_path) == ["connector", "tubes"]
-    records, strays, empty = listed(mpdd, tmp_path, "connector")
+    assert MPDD.find_categories(tmp_path) == ["connector", "tubes"]
+    records, strays, empty = listed(MPDD, tmp_path, "connector")
     assert records == [
         ("train", "good", 0, "connector/train/good/000.png", ""),
         ("test", "good", 0, "connector/test/good/000.png", ""),
@@ -45,15 +46,15 @@ def test_btad_with_its_mixed_suffixes(tmp_path):
         03/test/ko/0000.bmp
         03/ground_truth/ko/0000.bmp
     """)  # fmt: skip
-    assert btad.find_categories(tmp_path) == ["01", "02", "03"]
-    assert listed(btad, tmp_path, "01")[0] == [
+    assert BTAD.find_categories(tmp_path) == ["01", "02", "03"]
+    assert listed(BTAD, tmp_path, "01")[0] == [
         ("train", "good", 0, "01/train/ok/0000.bmp", ""),
         ("test", "ko", 1, "01/test/ko/0000.bmp", "01/ground_truth/ko/0000.png"),
         ("test", "ko", 1, "01/test/ko/0001.bmp", "01/ground_truth/ko/0001.png"),
         ("test", "good", 0, "01/test/ok/0000.bmp", ""),
     ]
-    assert listed(btad, tmp_path, "03")[0][-1][-1] == "03/ground_truth/ko/0000.bmp"
-    assert [listed(btad, tmp_path, name)[1:] for name in ("01", "02", "03")] == [([], [])] * 3
+    assert listed(BTAD, tmp_path, "03")[0][-1][-1] == "03/ground_truth/ko/0000.bmp"
+    assert [listed(BTAD, tmp_path, name)[1:] for name in ("01", "02", "03")] == [([], [])] * 3
 
 
 def test_mvtec_loco_joins_the_masks_of_an_image(tmp_path):
@@ -71,7 +72,7 @@ def test_mvtec_loco_joins_the_masks_of_an_image(tmp_path):
         pushpins/ground_truth/structural_anomalies/007/000.png = 0 0 0 249
     """)  # fmt: skip
     (tmp_path / "pushpins/defects_config.json").write_text("[]")
-    assert mvtec_loco.find_categories(tmp_path) == ["pushpins"]
+    assert mvtec_loco.READER.find_categories(tmp_path) == ["pushpins"]
     records, strays, _ = listed(mvtec_loco, tmp_path, "pushpins")
     truth = "pushpins/ground_truth/"
     assert [record[:3] + record[4:] for record in records] == [
@@ -84,7 +85,7 @@ def test_mvtec_loco_joins_the_masks_of_an_image(tmp_path):
         ("test", "structural_anomalies", 1, f"{truth}structural_anomalies/000/000.png"),
     ]  # fmt: skip
     assert strays == [f"{truth}structural_anomalies/007/000.png"]
-    masks = load_masks(mvtec_loco.read_category(tmp_path, "pushpins")[2:5], 12)
+    masks = load_masks(mvtec_loco.scan(tmp_path, "pushpins").records[2:5], 12)
     assert masks[:, 5, :4].tolist() == [[0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
 
 
@@ -100,9 +101,9 @@ def test_mvtec_ad2_reads_the_splits_with_ground_truth(tmp_path):
         vial/test_private/000.png
         vial/test_private_mixed/000_mixed.png
     """)  # fmt: skip
-    assert mvtec_ad2.find_categories(tmp_path) == ["vial"]
+    assert MVTEC_AD2.find_categories(tmp_path) == ["vial"]
     truth = "vial/test_public/ground_truth/bad"
-    assert listed(mvtec_ad2, tmp_path, "vial") == (
+    assert listed(MVTEC_AD2, tmp_path, "vial") == (
         [
             ("train", "good", 0, "vial/train/good/000_regular.png", ""),
             ("validation", "good", 0, "vial/validation/good/000_regular.png", ""),
@@ -209,7 +210,7 @@ def test_links_and_names_with_spaces_and_accents_are_read(tmp_path):
     """)  # fmt: skip
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     root = tmp_path / "link"
-    assert mvtec_ad.find_categories(root) == ["écrou M8"]
-    records = mvtec_ad.read_category(root, "écrou M8")
+    assert MVTEC_AD.find_categories(root) == ["écrou M8"]
+    records = MVTEC_AD.scan(root, "écrou M8").records
     assert [record.defect for record in records] == ["good", "fêlure"]
     np.testing.assert_array_equal(load_masks(records, 12)[1, 0], [0, 1] * 6)

@@ -3,8 +3,8 @@
 import pytest
 from trees import short, write_files
 
-from stlm_jax.data import mvtec_ad
-from stlm_jax.errors import UserError
+from stlm_jax.data.sources.trees import MVTEC_AD
+from stlm_jax.runtime.errors import UserError
 
 FILES = """
     nut/train/good/001.png
@@ -25,7 +25,7 @@ def root(tmp_path):
 
 
 def test_records_are_sorted_and_labelled(root):
-    got = [short(record, root / "nut") for record in mvtec_ad.read_category(root, "nut")]
+    got = [short(record, root / "nut") for record in MVTEC_AD.scan(root, "nut").records]
     assert got == [
         ("train", "good", 0, "train/good/000.png", ""),
         ("train", "good", 0, "train/good/001.png", ""),
@@ -34,7 +34,7 @@ def test_records_are_sorted_and_labelled(root):
         ("test", "cut", 1, "test/cut/001.png", "ground_truth/cut/001_mask.png"),
         ("test", "good", 0, "test/good/000.png", ""),
     ]
-    assert {r.category for r in mvtec_ad.read_category(str(root), "nut")} == {"nut"}
+    assert {r.category for r in MVTEC_AD.scan(str(root), "nut").records} == {"nut"}
 
 
 def test_other_files_and_hidden_ones_do_not_count(root):
@@ -45,26 +45,26 @@ def test_other_files_and_hidden_ones_do_not_count(root):
     (root / "nut/license.txt").write_text("")
     (root / "license.txt").write_text("")
     (root / "empty").mkdir()
-    listing = mvtec_ad.scan(root, "nut")
+    listing = MVTEC_AD.scan(root, "nut")
     assert len(listing.records) == 6 and not listing.stray_masks and not listing.empty
-    assert mvtec_ad.find_categories(root) == ["nut"]
+    assert MVTEC_AD.find_categories(root) == ["nut"]
 
 
 def test_a_missing_or_empty_root_is_named(tmp_path):
     with pytest.raises(UserError, match=r"data\.root: .*nowhere is not a folder"):
-        mvtec_ad.find_categories(tmp_path / "nowhere")
+        MVTEC_AD.find_categories(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no <category>/train/good"):
-        mvtec_ad.find_categories(tmp_path)
+        MVTEC_AD.find_categories(tmp_path)
 
 
 def test_an_unknown_category_is_told_what_there_is(root):
     with pytest.raises(UserError, match="'bolt' is not in .* which holds nut"):
-        mvtec_ad.read_category(root, "bolt")
+        MVTEC_AD.scan(root, "bolt")
 
 
 def test_a_mask_may_be_missing_and_another_stray(root):
     (root / "nut/ground_truth/cut/001_mask.png").rename(root / "nut/ground_truth/cut/002_mask.png")
-    listing = mvtec_ad.scan(root, "nut")
+    listing = MVTEC_AD.scan(root, "nut")
     unknown = [record for record in listing.records if not record.has_truth]
     assert [record.image.relative_to(root).as_posix() for record in unknown] == [
         "nut/test/cut/001.png"
@@ -75,11 +75,11 @@ def test_a_mask_may_be_missing_and_another_stray(root):
 def test_empty_folders_are_told(root):
     for name in ("nut/train/good/000.png", "nut/train/good/001.png", "nut/test/bend/000.png"):
         (root / name).unlink()
-    listing = mvtec_ad.scan(root, "nut")
+    listing = MVTEC_AD.scan(root, "nut")
     assert listing.empty == [root / "nut/train/good", root / "nut/test/bend"]
     assert [path.name for path in listing.stray_masks] == ["000_mask.png"]
 
 
 def test_without_a_test_folder_there_are_training_images_only(root):
     (root / "nut/test").rename(root / "gone")
-    assert {record.split for record in mvtec_ad.read_category(root, "nut")} == {"train"}
+    assert {record.split for record in MVTEC_AD.scan(root, "nut").records} == {"train"}

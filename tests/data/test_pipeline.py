@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from stlm_jax.data.pipeline import TrainLoader, shard
-from stlm_jax.errors import UserError
+from stlm_jax.data.loader import TrainLoader, shard
+from stlm_jax.runtime.errors import UserError
 
 
 def images(count=11):

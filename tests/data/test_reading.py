@@ -9,7 +9,7 @@ from PIL import Image
 
 from stlm_jax.data.geometry import Box, content_box
 from stlm_jax.data.images import ImageError, read_image
-from stlm_jax.data.reading import Reading, readable
+from stlm_jax.data.reader import ImageReader, readable
 
 
 def colours(height=20, width=30):
@@ -23,7 +23,7 @@ def save(pixels, path, **options):
 
 
 def test_squashing_is_pils_resize(tmp_path):
-    view = Reading(16).view(save(colours(), tmp_path / "a.png"))
+    view = ImageReader(16).view(save(colours(), tmp_path / "a.png"))
     expected = Image.fromarray(colours()).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(view.pixels, expected)
     assert view.box == Box(0, 0, 16, 16) and view.pixels.flags.writeable
@@ -40,7 +40,7 @@ def test_squashing_is_pils_resize(tmp_path):
     ],
 )
 def test_padding_keeps_the_shape_and_fills_with_114(tmp_path, shape, box):
-    view = Reading(32, "pad").view(save(colours(*shape), tmp_path / "a.png"))
+    view = ImageReader(32, "pad").view(save(colours(*shape), tmp_path / "a.png"))
     assert view.box == box and view.pixels.shape == (32, 32, 3)
     inner = Image.fromarray(colours(*shape)).resize(
         (box.right - box.left, box.bottom - box.top), Image.Resampling.BILINEAR
@@ -60,7 +60,7 @@ def test_nothing_is_lost_by_rounding():
 
 def test_views_come_in_order(tmp_path):
     paths = [save(np.full((4, 4, 3), i, np.uint8), tmp_path / f"{i}.png") for i in range(40)]
-    found = list(Reading(8).views(paths))
+    found = list(ImageReader(8).views(paths))
     assert [index for index, _ in found] == list(range(40))
     assert [view.pixels[0, 0, 0] for _, view in found] == list(range(40))
 
@@ -75,11 +75,11 @@ def some_bad(tmp_path):
 
 def test_the_first_bad_file_is_named(some_bad):
     with pytest.raises(ImageError, match=r"cannot read .*1\.png"):
-        list(Reading(8).views(some_bad))
+        list(ImageReader(8).views(some_bad))
 
 
 def test_skipping_names_every_bad_file_and_counts(some_bad, capsys):
-    found = list(Reading(8, skip=True).views(some_bad))
+    found = list(ImageReader(8, skip=True).views(some_bad))
     assert [index for index, _ in found] == [0, 2, 3, 5]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
@@ -171,7 +171,7 @@ def test_links_are_followed_and_a_broken_one_is_named(tmp_path):
 def test_pils_limit_is_kept_and_explained(tmp_path, monkeypatch):
     path = save(colours(), tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # 600 pixels; twice 400 are refused
-    assert Reading(8).view(path).pixels.shape == (8, 8, 3)
+    assert ImageReader(8).view(path).pixels.shape == (8, 8, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
     with pytest.raises(ImageError) as caught:
         read_image(path, None)

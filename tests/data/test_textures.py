@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stlm_jax.data import demo
+from stlm_jax.data.demo import dataset
 from stlm_jax.data.images import ImageError
 from stlm_jax.data.textures import PHOTOGRAPHS, read_texture_bank
-from stlm_jax.errors import UserError
+from stlm_jax.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_small_folder_is_used_whole_then_cropped(tmp_path):
 
 
 def test_scikit_image_photographs_are_not_the_demo_ones():
-    used = {f"{category}.png" for category in demo.CATEGORIES}
+    used = {f"{category}.png" for category in dataset.CATEGORIES}
     assert not used & set(PHOTOGRAPHS)
     bank = read_texture_bank("", 30, 16, 0)
     assert bank.shape == (30, 16, 16, 3)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from trees import write_image
 
-from stlm_jax.data import mvtec_loco
+from stlm_jax.config import KEYS
 from stlm_jax.data.records import Record, Saturation
-from stlm_jax.data.truth import is_resolution, metric_shape, read_truth
-from stlm_jax.errors import UserError
+from stlm_jax.data.sources import mvtec_loco
+from stlm_jax.data.truth import metric_shape, read_truth
+from stlm_jax.runtime.errors import UserError
 
 DEFECTS = [
     {"defect_name": "missing", "pixel_value": 255, "saturation_threshold": 6,
@@ -38,7 +39,7 @@ def test_resolutions():
     assert metric_shape("256", 1024, own) == (256, 256)
     for text, accepted in {"native": True, "16": True, "15": False, "-64": False, "": False,
                            "own": False, "1e3": False}.items():  # fmt: skip
-        assert is_resolution(text) == accepted
+        assert KEYS["evaluate.resolution"].rule.accepts(text) == accepted
 
 
 def test_what_is_known_of_an_image_without_a_mask():
@@ -73,7 +74,7 @@ def test_loco_tells_each_defect_and_how_much_of_it_saturates(tmp_path):
     write_image(truth / "003.png", square(100, slice(8, 10), slice(10, 12)))  # not in the file
     (base / "defects_config.json").write_text(json.dumps(DEFECTS))
 
-    good, defective = mvtec_loco.read_category(tmp_path, "cup")[1:]
+    good, defective = mvtec_loco.scan(tmp_path, "cup").records[1:]
     assert good.saturations == () and len(defective.saturations) == 3
     mask, regions = read_truth(defective, (12, 16))
     assert [(int(region.sum()), enough) for region, enough in regions] == [
@@ -90,7 +91,7 @@ def test_loco_tells_each_defect_and_how_much_of_it_saturates(tmp_path):
     with pytest.raises(UserError, match=r"defects_config\.json does not say how defects saturate"):
         mvtec_loco.scan(tmp_path, "cup")
     (base / "defects_config.json").unlink()
-    plain = mvtec_loco.read_category(tmp_path, "cup")[2]
+    plain = mvtec_loco.scan(tmp_path, "cup").records[2]
     assert plain.saturations == () and read_truth(plain, (12, 16)).regions is None
 
 

@@ -3,9 +3,9 @@
 import pytest
 from trees import listed, write_files
 
-from stlm_jax.data import visa
 from stlm_jax.data.images import load_masks
-from stlm_jax.errors import UserError
+from stlm_jax.data.sources import visa
+from stlm_jax.runtime.errors import UserError
 
 VISA = """
     candle/Data/Images/Normal/0000.JPG
@@ -53,7 +53,7 @@ def test_visa_as_it_is_extracted(visa_root):
 
 
 def test_every_defect_class_of_a_visa_mask_counts(visa_root):
-    records = visa.read_category(visa_root, "candle")[2:]
+    records = visa.scan(visa_root, "candle").records[2:]
     assert load_masks(records, 12)[:, 5, :4].tolist() == [[0, 1, 0, 1], [0, 0, 0, 1]]
 
 

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from stlm_jax.errors import UserError
 from stlm_jax.metrics import MetricError, check_names, evaluate, evaluate_with_reasons
+from stlm_jax.runtime.errors import UserError
 
 MAPS = np.linspace(0, 1, 18).reshape(2, 3, 3)
 MASKS = np.zeros((2, 3, 3), np.uint8)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stlm_jax.initialization import random_variables
 from stlm_jax.models import resize
 from stlm_jax.models.build import SAM_VARIANTS, build_sam
 from stlm_jax.models.image_encoder import relative_positions
+from stlm_jax.models.initialization import random_variables
 from stlm_jax.models.layers import (
     _grouped_depthwise,
     _shifted_depthwise,

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stlm_jax.config import default
-from stlm_jax.initialization import random_variables
 from stlm_jax.models.build import build_stlm
+from stlm_jax.models.initialization import random_variables
 
 
 def small_model(dtype):

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from conversion.from_torch import convert
-from conversion.names import torch_name
 from stlm_jax.models.segmentation import Segmentation
+from stlm_jax.weights.names import torch_name
+from stlm_jax.weights.published import convert
 
 TOLERANCE = 1e-4
 

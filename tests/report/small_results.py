@@ -4,12 +4,18 @@ import math
 
 import numpy as np
 
-from stlm_jax import tables
-from stlm_jax.calibration import Calibration
 from stlm_jax.config import default
-from stlm_jax.cost import Cost
+from stlm_jax.evaluation.results import (
+    MEAN,
+    WITHOUT_FA,
+    CategoryResult,
+    ImageResult,
+    RunResult,
+    with_mean,
+)
+from stlm_jax.inference.cost import Cost
 from stlm_jax.metrics.accumulator import Accumulator
-from stlm_jax.results import WITHOUT_FA, CategoryResult, ImageResult, RunResult
+from stlm_jax.weights.description import Calibration
 
 SIZE = 48
 NAMES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
@@ -72,5 +78,5 @@ def category(name: str = "brick", calibration: Calibration | None = CALIBRATION,
 
 def run(*categories: CategoryResult) -> RunResult:
     """A run of the given categories."""
-    mean = tables.with_mean({one.category: one.metrics for one in categories})[tables.MEAN]
+    mean = with_mean({one.category: one.metrics for one in categories})[MEAN]
     return RunResult(list(categories), mean, Cost(3_870_000, 2.1e9, 31.4, 10, "cpu"), default())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from small_results import MOST_WRONG_FIRST, category, run
 
-from stlm_jax.panel_drawing import Style, draw_panel
+from stlm_jax.drawing.colours import Scale
+from stlm_jax.drawing.panel import draw_panel
 from stlm_jax.report import write_events
 
 pytest.importorskip("tensorboardX")
@@ -28,7 +29,7 @@ def test_the_metrics_rates_and_worst_panels_are_at_the_step_evaluated(tmp_path):
     assert scalars == pytest.approx(expected)
     assert [tag for tag, _ in images] == [f"evaluation/{name}" for name in MOST_WRONG_FIRST]
     miss = next(one for one in brick.images if one.name == "crack/001")
-    panel = draw_panel(miss.picture, miss.mask, miss.map, miss.name, miss.score, Style.of(0.4))
+    panel = draw_panel(miss.picture, miss.mask, miss.map, miss.name, miss.score, Scale.of(0.4))
     np.testing.assert_array_equal(images["evaluation/crack/001", 170], np.asarray(panel))
 
 

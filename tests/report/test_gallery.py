@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 from small_results import CALIBRATION, MOST_WRONG_FIRST, SCORES, category, image
 
-from stlm_jax.panel_drawing import Style
-from stlm_jax.report.gallery import most_wrong_first, panel, verdict
+from stlm_jax.drawing.colours import Scale
+from stlm_jax.evaluation.results import most_wrong_first, verdict
+from stlm_jax.report.gallery import panel
 
 matplotlib = pytest.importorskip("matplotlib")
 
-STYLE = Style.of(CALIBRATION.pixel_threshold)
+STYLE = Scale.of(CALIBRATION.pixel_threshold)
 
 
 def pixels(tile):

@@ -7,11 +7,11 @@ import sys
 import pytest
 from small_results import CALIBRATION, category, image, run
 
-from stlm_jax.config_checks import check
-from stlm_jax.data import demo
-from stlm_jax.errors import UserError
+from stlm_jax.config import check
+from stlm_jax.data.demo import dataset
+from stlm_jax.evaluation.results import RunResult
 from stlm_jax.report import write_report
-from stlm_jax.results import RunResult
+from stlm_jax.runtime.errors import UserError
 
 pytest.importorskip("jinja2")
 
@@ -137,8 +137,10 @@ def test_the_same_results_give_the_same_file(tmp_path):
 def test_a_large_run_stays_small(tmp_path):
     """15 categories of 60 images: panels of images as detailed as gravel, times 900."""
     size, images = 256, []
-    for sample in [s for s in demo.samples() if s.category == "gravel" and s.split == "test"][:6]:
-        picture, mask = demo.draw_sample(sample)
+    for sample in [s for s in dataset.samples() if s.category == "gravel" and s.split == "test"][
+        :6
+    ]:
+        picture, mask = dataset.draw_sample(sample)
         blank = image(f"{sample.defect}/{sample.index}", 0.6, size=(size, size))
         images.append(dataclasses.replace(blank, picture=picture, mask=mask > 0))
     result = run(category(images=images))

@@ -24,13 +24,14 @@ from flax import linen as nn
 from flax import traverse_util
 from golden_vectors import weights_of
 
-from conversion.from_torch import sam_variables, stlm_variables
-from conversion.names import torch_name
 from stlm_jax.config import default
 from stlm_jax.models import tiny_vit
 from stlm_jax.models.build import build_sam, build_stlm
-from stlm_jax.train_state import create_train_state
-from stlm_jax.train_step import make_apply_fn, make_gradient_fn, teacher_features
+from stlm_jax.training.optimizer import make_optimizer
+from stlm_jax.training.state import create_train_state
+from stlm_jax.training.step import apply, gradients, teacher_features
+from stlm_jax.weights.names import torch_name
+from stlm_jax.weights.published import sam_variables, stlm_variables
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,8 @@ def train_four_steps(folder):
     state = create_train_state(config, model, jax.random.key(0)).replace(**initial)
     # In three programs: the targets' memory is free again when the gradients are computed.
     targets_fn = jax.jit(functools.partial(teacher_features, teacher))
-    gradient_fn, apply = jax.jit(make_gradient_fn(model)), jax.jit(make_apply_fn(config))
+    gradient_fn = jax.jit(functools.partial(gradients, model))
+    apply_fn = jax.jit(functools.partial(apply, make_optimizer(config.optimizer)))
     losses, first = [], None
     for step in range(4):
         clean, texture, mask = (
@@ -70,9 +72,9 @@ def train_four_steps(folder):
         mask = mask[..., :1] > 160
         pseudo = np.where(mask, texture, clean)
         targets = targets_fn(teacher_variables, pseudo, clean)
-        gradients, batch_stats, metrics = gradient_fn(state, targets, pseudo, mask[..., 0])
-        first = first or jax.device_get(gradients)
-        state = apply(state, gradients, batch_stats)
+        grads, batch_stats, metrics = gradient_fn(state, targets, pseudo, mask[..., 0])
+        first = first or jax.device_get(grads)
+        state = apply_fn(state, grads, batch_stats)
         losses.append([float(metrics[name]) for name in ("cosine", "focal", "l1", "loss")])
     changes = jax.tree.map(
         lambda after, before: np.asarray(after, np.float64) - before,

@@ -6,9 +6,15 @@ import pytest
 from flax import traverse_util
 
 from stlm_jax.config import default
-from stlm_jax.initialization import variable_shapes
 from stlm_jax.models.build import build_stlm
-from stlm_jax.optimizer import RULES, group_of, label_parameters, make_optimizer, rate_factor
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.training.optimizer import (
+    RULES,
+    group_of,
+    label_parameters,
+    make_optimizer,
+    rate_factor,
+)
 
 
 def parameter_paths():

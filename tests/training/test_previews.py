@@ -1,5 +1,6 @@
 """Previews show what a step saw; that they change nothing of the training is in test_resume."""
 
+import functools
 import sys
 
 import event_files
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 from miniature import write_config
 
-from stlm_jax import train_step
+from stlm_jax.drawing.panel import draw_panel
 from stlm_jax.models.build import build_stlm
-from stlm_jax.panel_drawing import draw_panel
-from stlm_jax.previews import Previews
+from stlm_jax.runtime.metric_writer import MetricWriter
 from stlm_jax.settings import parse
-from stlm_jax.train_state import create_train_state
-from stlm_jax.writers import MetricWriter
+from stlm_jax.training import step as train_step
+from stlm_jax.training.previews import Previews
+from stlm_jax.training.state import create_train_state
 
 pytest.importorskip("tensorboardX")
 pytest.importorskip("matplotlib")
@@ -51,13 +52,14 @@ def step(config, model):
     # A ring is turned by a random angle.
     before = create_train_state(config, model, jax.random.key(1), "ring").replace(step=STEP - 1)
 
-    def update(state, teacher_variables, clean, pseudo, mask):
-        return state.replace(step=state.step + 1), {"pseudo": pseudo, "mask": mask}
+    def gradients(model, state, targets, pseudo, mask):
+        return None, None, {"pseudo": pseudo, "mask": mask}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_step, "make_update", lambda *_: update)
-        run = jax.jit(train_step.make_train_step(config, model, None))
-        after, seen = run(before, None, batch, before.step_key())
+        patch.setattr(train_step, "gradients", gradients)
+        patch.setattr(train_step, "apply", lambda _, state, *__: state.replace(step=state.step + 1))
+        run = jax.jit(functools.partial(train_step.train_step, model, None, None))
+        after, seen = run(before, None, batch)
     return batch, after, seen
 
 

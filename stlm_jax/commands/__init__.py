@@ -1,0 +1,1 @@
+"""Further commands, each `python -m stlm_jax.commands.NAME`."""

@@ -1,0 +1,153 @@
+"""Mean and standard deviation of evaluated runs that differ in nothing but their seed.
+
+python -m stlm_jax.commands.compare_runs RUN RUN … --out=DIR
+
+RUN is a --workdir. DIR gets table.md, table.csv and seeds.json, which holds every run's numbers.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stlm_jax.config import flatten
+from stlm_jax.evaluation.results import MEAN
+from stlm_jax.report import details_json, tables
+from stlm_jax.report.tables import percent
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.workdir import CONFIG, DETAILS, METRICS, RESULTS, SEEDS, TABLE, TABLE_CSV, read_config
+
+
+class Spread(NamedTuple):
+    """A metric over seeds, fractions of 1.
+
+    Attributes:
+        mean: over the runs; nan where one has no value.
+        std: the sample standard deviation (n − 1); nan likewise.
+        values: of every run.
+    """
+
+    mean: float
+    std: float
+    values: list[float]
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        """Of two values or more."""
+        if any(map(math.isnan, values)):
+            return cls(math.nan, math.nan, values)
+        return cls(statistics.fmean(values), statistics.stdev(values), values)
+
+
+class _Run(NamedTuple):
+    folder: Path
+    settings: dict[str, Any]  # all that must be equal, by key
+    seed: int
+    results: dict[str, dict[str, float]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Tabulate the runs that the command line `argv` (the program's name first) names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the workdir of an evaluated run")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write to")
+    arguments = parser.parse_args(None if argv is None else list(argv)[1:])
+    return exit_status(lambda: print(over_seeds(arguments.runs, arguments.out), end=""), STOPPED)
+
+
+def over_seeds(folders: Sequence[str | Path], out: str | Path) -> str:
+    """Write the mean and deviation of runs over their seeds; returns the Markdown.
+
+    Args:
+        folders: the workdirs of two runs or more.
+        out: the folder to write to, made when absent.
+
+    Raises:
+        UserError: fewer runs, one is not evaluated, two have the same seed, or they differ in
+            another key of the configuration or in how or what was evaluated.
+    """
+    if len(folders) < 2:
+        raise UserError("give two runs or more, which differ in --config.seed")
+    runs = [_read(Path(folder)) for folder in folders]
+    for index, run in enumerate(runs):
+        _check_alike(runs[0], run)
+        for other in runs[:index]:
+            if run.seed == other.seed:
+                raise UserError(f"{other.folder} and {run.folder} both have config.seed={run.seed}")
+    spreads = {
+        category: {
+            metric: Spread.of([run.results[category][metric] for run in runs]) for metric in values
+        }
+        for category, values in runs[0].results.items()
+    }
+    seeds = [run.seed for run in runs]
+    text = _markdown(spreads, seeds)
+    write_atomically(Path(out) / TABLE, text)
+    write_atomically(Path(out) / TABLE_CSV, _csv(spreads))
+    content = {
+        "seeds": seeds,
+        "runs": [str(run.folder) for run in runs],
+        "results": {
+            category: {metric: spread._asdict() for metric, spread in values.items()}
+            for category, values in spreads.items()
+        },
+    }
+    write_json(Path(out) / SEEDS, content)
+    return text
+
+
+def _read(folder: Path) -> _Run:
+    config = flatten(read_config(folder / CONFIG))
+    settings = {f"config.{key}": value for key, value in config.items() if key != "seed"}
+    settings |= details_json.read_protocol(folder / RESULTS / DETAILS)
+    results = tables.read_results(folder / RESULTS / METRICS)
+    for category, values in results.items():
+        settings[f"metrics of {category}"] = list(values)
+    return _Run(folder, settings, config.get("seed", 0), results)
+
+
+def _check_alike(first: _Run, run: _Run) -> None:
+    for key in dict.fromkeys([*first.settings, *run.settings]):
+        here, there = (one.settings.get(key, "absent") for one in (first, run))
+        if here != there:
+            raise UserError(
+                f"{run.folder} differs from {first.folder} in {key}, which is {there}, not {here}: "
+                "only config.seed may differ"
+            )
+
+
+def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int]) -> str:
+    rows = [
+        [name, *("-" if math.isnan(s.mean) else f"{percent(s.mean)} ± {percent(s.std)}"
+                 for s in values.values())]
+        for name, values in spreads.items()
+    ]  # fmt: skip
+    rows[-1][0] = f"**{rows[-1][0]}**"
+    named = ", ".join(map(str, seeds))
+    return (
+        tables.align([["category", *map(tables.heading, spreads[MEAN])], *rows])
+        + f"\nMean ± sample standard deviation over {len(seeds)} seeds ({named}), in per cent."
+        + f"\n\n{tables.PAPER}\n"
+    )
+
+
+def _csv(spreads: dict[str, dict[str, Spread]]) -> str:
+    headings = ["category"]
+    for metric in spreads[MEAN]:
+        headings += [tables.heading(metric), f"{tables.heading(metric)} std"]
+    rows = [headings]
+    for name, values in spreads.items():
+        numbers = (number for spread in values.values() for number in (spread.mean, spread.std))
+        rows.append([name, *("" if math.isnan(n) else percent(n) for n in numbers)])
+    return tables.as_csv(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

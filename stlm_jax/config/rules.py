@@ -1,0 +1,62 @@
+"""What the value of a configuration key may be."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "names separated by commas",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One kind of range.
+
+    Attributes:
+        accepts: whether a value, already of the key's type, is inside.
+        text: what a refusal and `--help` say of it, "must be 1 or more"; empty: all are accepted.
+    """
+
+    accepts: Callable[[Any], bool] = lambda value: True
+    text: str = ""
+
+
+ANY = Rule()
+
+
+def at_least(least: int | float) -> Rule:
+    """Finite numbers from `least` up; whole ones where `least` is."""
+    text = f"{least} or more" if isinstance(least, int) else f"a number of {least:g} or more"
+    return Rule(lambda v: v >= least and math.isfinite(v), f"must be {text}")
+
+
+def between(least: float, most: float) -> Rule:
+    """Numbers from `least` to `most`, both included."""
+    return Rule(lambda v: least <= v <= most, f"must be in {least:g}..{most:.10g}")
+
+
+def below(limit: float) -> Rule:
+    """Numbers from 0 up that are less than `limit`."""
+    return Rule(lambda v: 0 <= v < limit, f"must be 0 or more, below {limit:g}")
+
+
+def one_of(*names: str) -> Rule:
+    """Some texts and no other."""
+    return Rule(lambda v: v in names, f"must be one of {', '.join(names)}")
+
+
+def wrong_type(key: str, value: Any, default: Any) -> str:
+    """The line that refuses `value`, where `default` is of the type it must have."""
+    return f"--config.{key}={value}: must be {_TYPES[type(default)]}, such as {_example(default)}"
+
+
+def _example(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(default[:2]) or "bottle,cable"
+    return str(default).lower() if isinstance(default, bool) else str(default)

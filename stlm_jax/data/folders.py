@@ -1,0 +1,46 @@
+"""Folders of images: what is in them, sorted, without what is hidden."""
+
+import os
+from pathlib import Path
+
+from stlm_jax.runtime.errors import UserError
+
+StrPath = str | os.PathLike[str]
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def visible(folder: Path) -> list[Path]:
+    """What `folder` holds and does not hide, sorted.
+
+    Raises:
+        UserError: when the folder cannot be listed.
+    """
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror}") from error
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in `folder`, sorted; none where there is no `folder`."""
+    return [p for p in visible(folder) if p.is_dir()] if folder.is_dir() else []
+
+
+def is_image(path: Path) -> bool:
+    """Whether `path` is a visible file with the suffix of an image."""
+    name = path.name
+    return path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and path.is_file()
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly in `folder` by suffix, sorted; hidden files do not count.
+
+    Raises:
+        UserError: when the folder cannot be listed.
+    """
+    return [p for p in visible(folder) if is_image(p)]
+
+
+def images_if_any(folder: Path) -> list[Path]:
+    """As `list_images`; none where there is no `folder`."""
+    return list_images(folder) if folder.is_dir() else []

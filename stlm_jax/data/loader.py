@@ -1,0 +1,129 @@
+"""Training batches: an endless, seeded, resumable stream over images, prefetched by Grain."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import grain
+import numpy as np
+
+from stlm_jax.runtime.errors import UserError
+
+_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+T = TypeVar("T")
+
+
+class Images(Protocol):
+    """Images by number, each (H, W, 3) uint8: an array, or a `cache.ImageCache`."""
+
+    def __len__(self) -> int: ...  # noqa: D105
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...  # noqa: D105
+
+
+def shard(items: Sequence[T], process: int, processes: int) -> Sequence[T]:
+    """The part of `items` that is a process's own; all parts together are `items`.
+
+    Args:
+        items: in the same order in every process.
+        process: which one, from 0.
+        processes: how many there are.
+    """
+    return items[process::processes]
+
+
+class _Images:
+    """Grain's random-access source over images."""
+
+    def __init__(self, images: Images):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": self._images[index]}
+
+    def __repr__(self) -> str:
+        return f"_Images({len(self)})"
+
+
+class TrainLoader(Iterator[dict[str, np.ndarray]]):
+    """Iterates over batches {'image': (batch, H, W, 3) uint8} without end.
+
+    Every epoch is shuffled anew and its last partial batch dropped, as in the published code. One
+    of several processes is given its `shard` of the images and makes its share of every batch.
+
+    Attributes:
+        steps_per_epoch: batches in one epoch.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        transfer: Callable[[np.ndarray], Any] = lambda batch: batch,
+        processes: int = 1,
+    ):
+        """Set up the stream.
+
+        Args:
+            images: this process's.
+            batch_size: images in a batch of all processes.
+            seed: of the order, 0 to 2**32 - 1.
+            transfer: done to a batch ahead of time, in a thread, such as `jax.device_put`.
+            processes: how many there are.
+
+        Raises:
+            UserError: when `batch_size` is not positive, cannot be divided among the processes, or
+                exceeds the images.
+        """
+        if batch_size < 1:
+            raise UserError(f"train.batch_size: {batch_size} is not positive: set it to 1 or more")
+        if batch_size % processes:
+            raise UserError(
+                f"train.batch_size: {batch_size} cannot be divided among {processes} processes"
+            )
+        share = batch_size // processes
+        if len(images) < share:
+            raise UserError(
+                f"train.batch_size: {share} exceeds the {len(images)} training images"
+                f"{' of a process' if processes > 1 else f': set it to {len(images)} or less'}"
+                if len(images)
+                else "there is no training image: check data.root and data.categories"
+            )
+        self.steps_per_epoch = len(images) // share
+        self._order = {"seed": int(seed), "batch_size": int(batch_size)}
+        # The state of one process serves all, though one may have an image more than another.
+        self._order |= {"processes": processes} if processes > 1 else {"images": len(images)}
+        epoch = grain.MapDataset.source(_Images(images)).seed(seed).shuffle()
+        batches = epoch.batch(share, drop_remainder=True).repeat()
+        batches = batches.map(lambda batch: {"image": transfer(batch["image"])})
+        self._iterator = iter(batches.to_iter_dataset(_READ_OPTIONS))
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """The place in the stream, JSON-able: batches prefetched but not yet taken don't count."""
+        return {**self._order, "grain": self._iterator.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue at a place that `get_state` gave.
+
+        Raises:
+            UserError: when it belongs to a stream of another seed, batch size, or image count.
+        """
+        order = {key: value for key, value in state.items() if key != "grain"}
+        if order != self._order:
+            raise UserError(
+                f"the checkpoint's data order {order} does not fit {self._order}: "
+                "restore seed, train.batch_size and the images, or start in a new workdir"
+            )
+        self._iterator.set_state(dict(state["grain"]))
+
+    def close(self) -> None:
+        """Stop the prefetching threads; the loader cannot be used afterwards."""
+        self._iterator.close()

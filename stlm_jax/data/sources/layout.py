@@ -1,0 +1,165 @@
+"""What readers of data sets share, and the tree that most of them are laid out in: MVTec AD's.
+
+<root>/<category>/train/<good>/<stem>.<suffix>
+<root>/<category>/test/<good or defect>/<stem>.<suffix>
+<root>/<category>/ground_truth/<defect>/<stem>_mask.<suffix>
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stlm_jax.data.folders import StrPath, images_if_any, is_image, subfolders, visible
+from stlm_jax.data.records import Listing, Record
+from stlm_jax.runtime.errors import UserError
+
+GOOD = "good"
+
+Masks = Mapping[str, Path | tuple[Path, ...]]  # by the stem of the image that they belong to
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a data set offers.
+
+    Attributes:
+        find_categories: gives the names of the categories in a folder.
+        scan: gives what there is of one of them.
+        mask: how masks are named, for messages.
+    """
+
+    find_categories: Callable[[StrPath], list[str]]
+    scan: Callable[[StrPath, str], Listing]
+    mask: str
+
+
+def categories_in(root: StrPath, is_category: Callable[[Path], bool], example: str) -> list[str]:
+    """The names of the folders in `root` that `is_category` accepts, sorted.
+
+    Raises:
+        UserError: when `root` is not a folder or holds none, which would look like `example`.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} is not a folder: set it to the folder of categories")
+    names = [p.name for p in visible(root) if is_category(p)]
+    if not names:
+        raise UserError(f"data.root: {root} holds no {example}: set it to the folder of categories")
+    return names
+
+
+def check_category(root: StrPath, category: str, names: Iterable[str]) -> None:
+    """Refuse a category that is not one of `names`.
+
+    Raises:
+        UserError: it is not.
+    """
+    names = list(names)
+    if category not in names:
+        raise UserError(
+            f"data.categories: {category!r} is not in {root}, which holds {', '.join(names)}"
+        )
+
+
+def masks_named(*endings: str) -> Callable[[Path], dict[str, Path]]:
+    """Finds `<image's stem><ending>.<any suffix>` in a folder, an earlier ending first."""
+
+    def find(folder: Path) -> dict[str, Path]:
+        files = images_if_any(folder)
+        found: dict[str, Path] = {}
+        for ending in endings:
+            for path in files:
+                if path.stem.endswith(ending):
+                    found.setdefault(path.stem.removesuffix(ending), path)
+        return found
+
+    return find
+
+
+def strays(files: Iterable[Path], records: Iterable[Record]) -> list[Path]:
+    """Those of `files` that are the mask of no record."""
+    used = {mask for record in records for mask in record.masks}
+    return [path for path in files if path not in used]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A layout in the form that this module's text shows.
+
+    Attributes:
+        good: the folder of normal images in train and test.
+        validation: the folder beside train with further images, by defect type, of which no masks
+            are read; empty where there is none.
+        test: the folder of test images.
+        ground_truth: the folder of masks.
+        find_masks: gives the masks in `ground_truth/<defect>`.
+    """
+
+    good: str = GOOD
+    validation: str = ""
+    test: str = "test"
+    ground_truth: str = "ground_truth"
+    find_masks: Callable[[Path], Masks] = masks_named("_mask")
+
+    def find_categories(self, root: StrPath) -> list[str]:
+        """The names of the categories in `root`, sorted.
+
+        Raises:
+            UserError: when `root` is not a folder or holds no category.
+        """
+        return categories_in(root, self.is_category, f"<category>/train/{self.good}")
+
+    def is_category(self, folder: Path) -> bool:
+        """Whether `folder` is laid out as a category."""
+        return (folder / "train" / self.good).is_dir()
+
+    def scan(self, root: StrPath, category: str) -> Listing:
+        """What there is of a category: train, validation, test by defect type, by file name.
+
+        Raises:
+            UserError: when the category is unknown or a folder cannot be listed.
+        """
+        check_category(root, category, self.find_categories(root))
+        return self.scan_folder(Path(root) / category, category)
+
+    def reader(self, mask: str) -> Reader:
+        """Of a data set that is such a tree."""
+        return Reader(self.find_categories, self.scan, mask)
+
+    def scan_folder(self, base: Path, category: str) -> Listing:
+        """As `scan`, for the category whose folder is `base`."""
+        listing = Listing([])
+        self._add(listing, base / "train" / self.good, category, "train")
+        for kind in subfolders(base / self.validation) if self.validation else ():
+            no_masks: Masks | None = None if kind.name == self.good else {}
+            self._add(listing, kind, category, "validation", kind.name, no_masks)
+        truth = base / self.ground_truth
+        for kind in subfolders(base / self.test):
+            if kind.name == self.good:
+                self._add(listing, kind, category, "test")
+            elif kind != truth:
+                masks = self.find_masks(truth / kind.name)
+                self._add(listing, kind, category, "test", kind.name, masks)
+        for kind in subfolders(truth):
+            files = sorted(filter(is_image, kind.rglob("*")))
+            listing.stray_masks.extend(strays(files, listing.records))
+        return listing
+
+    @staticmethod
+    def _add(
+        listing: Listing,
+        folder: Path,
+        category: str,
+        split: str,
+        defect: str = GOOD,
+        masks: Masks | None = None,
+    ) -> None:
+        images = images_if_any(folder)
+        if not images:
+            listing.empty.append(folder)
+        listing.records.extend(
+            Record(image, masks.get(image.stem), 1, defect, category, split)
+            if masks is not None
+            else Record(image, None, 0, GOOD, category, split)
+            for image in images
+        )

@@ -1,0 +1,1 @@
+"""Pictures of maps, in the same colours everywhere."""

@@ -1,0 +1,77 @@
+"""How often a calibrated model is wrong."""
+
+import math
+from typing import Self
+
+import numpy as np
+
+from stlm_jax.metrics import MetricError
+from stlm_jax.weights.description import Calibration
+
+
+class ErrorRates:
+    """How often images and pixels are judged wrongly at a calibration's thresholds.
+
+    Images are added one by one; parts that several processes have counted are merged.
+    """
+
+    def __init__(self, calibration: Calibration):
+        """Begin with no image."""
+        self._thresholds = calibration.threshold, calibration.pixel_threshold
+        self._counts = np.zeros((2, 2, 2), np.int64)  # image or pixel, true class, verdict
+
+    def add(
+        self, anomaly_map: np.ndarray, mask: np.ndarray | None, score: float, label: bool
+    ) -> None:
+        """Count one image.
+
+        Args:
+            anomaly_map: (H, W) float32.
+            mask: (H, W) bool, true on defects; None of a good image, and where it is not known.
+            score: of the image.
+            label: whether it is defective.
+
+        Raises:
+            MetricError: the score or a value of the map is not finite, or the shapes differ.
+        """
+        if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
+            raise MetricError("a score or a map's value is not finite")
+        if mask is not None and mask.shape != anomaly_map.shape:
+            raise MetricError(f"the mask is {mask.shape}, but the map {anomaly_map.shape}")
+        of_image, of_pixel = self._thresholds
+        self._counts[0, int(label), int(score > of_image)] += 1
+        if mask is None and label:
+            return
+        alarms = anomaly_map > of_pixel
+        bad = 0 if mask is None else np.count_nonzero(mask)
+        hits = 0 if mask is None else np.count_nonzero(alarms[mask])
+        false_alarms = np.count_nonzero(alarms) - hits
+        good = alarms.size - bad
+        self._counts[1] += ((good - false_alarms, false_alarms), (bad - hits, hits))
+
+    def merge(self, other: Self) -> None:
+        """Add what another has counted.
+
+        Raises:
+            ValueError: it counts by other thresholds.
+        """
+        if other._thresholds != self._thresholds:
+            raise ValueError(f"thresholds {other._thresholds} are not {self._thresholds}")
+        self._counts += other._counts
+
+    def result(self) -> dict[str, float]:
+        """The rates in 0..1; nan of a kind of which there is none.
+
+        `image_false_alarm_rate` is the share of good images above the threshold,
+        `image_miss_rate` of defective ones that are not; `pixel_false_alarm_rate` and
+        `pixel_miss_rate` are the same of pixels, wherever their truth is known.
+        """
+        rates = {}
+        for name, (good, bad) in zip(("image", "pixel"), self._counts, strict=True):
+            rates[f"{name}_false_alarm_rate"] = _share(good[1], good.sum())
+            rates[f"{name}_miss_rate"] = _share(bad[0], bad.sum())
+        return rates
+
+
+def _share(part: int, whole: int) -> float:
+    return float(part / whole) if whole else math.nan

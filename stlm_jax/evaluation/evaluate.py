@@ -1,0 +1,148 @@
+"""Evaluation of every category's last checkpoint on its test split."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import ml_collections
+import numpy as np
+
+from stlm_jax.data import dataset
+from stlm_jax.data.records import Record
+from stlm_jax.evaluation.calibrate import load_or_calibrate
+from stlm_jax.evaluation.measure import measure
+from stlm_jax.evaluation.measurements import Measurements
+from stlm_jax.evaluation.results import (
+    MEAN,
+    WITHOUT_FA,
+    CategoryResult,
+    PanelImage,
+    RunResult,
+    with_mean,
+)
+from stlm_jax.inference.predictor import Predictor
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.gather import gather
+from stlm_jax.runtime.progress import note
+from stlm_jax.weights.description import Calibration
+from stlm_jax.workdir import check_same_run
+
+T = TypeVar("T")
+DrawPanels = Callable[[Sequence[PanelImage], Calibration | None], None]
+
+
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    draw_panels: DrawPanels = lambda images, calibration: None,
+) -> RunResult | None:
+    """Evaluates all of `config.data.categories`; nothing but thresholds is written.
+
+    The last checkpoint is evaluated, never one chosen on the test split. Each metric appears
+    twice: of the FA module's map, and as `<name>_without_fa` of the product of cosine distances.
+
+    A category without test images is left out. Where defective images have no ground truth,
+    image metrics still count them and pixel metrics do not.
+
+    Of several processes each measures its share of the images; all return the same.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        draw_panels: called in the first process for each category, while maps are in memory, with
+            `config.evaluate.panels` images and the thresholds.
+
+    Returns:
+        What was measured; None where no category has test images.
+    """
+    check_same_run(workdir, config)
+    dataset.prepare(config)
+    predictor = Predictor(config)
+    results = []
+    for category in config.data.categories:
+        step = predictor.load(workdir / category)
+        records = dataset.split_of(config, category, "test")
+        if records:
+            folder = workdir / category
+            result = _evaluate_category(config, predictor, folder, records, step, draw_panels)
+            results.append(result)
+        else:
+            _note(f"{category}: there is no image to test on, nothing to evaluate")
+    if not results:
+        return None
+    mean = with_mean({result.category: result.metrics for result in results})[MEAN]
+    return RunResult(results, mean, predictor.cost(config.evaluate.latency_runs), config)
+
+
+def _evaluate_category(
+    config: ml_collections.ConfigDict,
+    predictor: Predictor,
+    folder: Path,
+    records: list[Record],
+    step: int,
+    draw_panels: DrawPanels,
+) -> CategoryResult:
+    category, label = folder.name, f"evaluate {folder.name}"
+    thresholds = _agreed(lambda: load_or_calibrate(folder, config, predictor, category))[0]
+    panels = _spread(len(records), config.evaluate.panels)
+    parts = _agreed(lambda: measure(config, predictor, records, label, thresholds, panels))
+    measurements = parts[0]
+    for part in parts[1:]:
+        measurements.merge(part)
+    if not measurements.images:
+        raise UserError(f"{category}: none of {len(records)} images to test on can be read")
+    unknown = sum(not records[index].has_truth for index in measurements.images)
+    if unknown:
+        _note(f"{category}: pixel metrics leave out {unknown} defective images without masks")
+    result, without = measurements.with_fa.result(), measurements.without_fa.result()
+    for reason in dict.fromkeys(result.reasons.values()):
+        names = ", ".join(name for name, text in result.reasons.items() if text == reason)
+        _note(f"{category}: {names} undefined: {reason}")
+    if jax.process_index() == 0:
+        draw_panels(_panel_images(records, measurements), thresholds)
+    bare = {f"{name}{WITHOUT_FA}": value for name, value in without.values.items()}
+    return CategoryResult(
+        category=category,
+        metrics={**result.values, **bare},
+        result=result,
+        result_without_fa=without,
+        calibration=thresholds,
+        rates=measurements.rates.result() if measurements.rates else {},
+        images=measurements.in_order(),
+        step=step,
+    )
+
+
+def _agreed(work: Callable[[], T]) -> list[T]:
+    """What `work` gives in every process; what is wrong in one is raised in all."""
+    results: list[T] = []
+    refusals: list[UserError] = []
+    try:
+        results.append(work())
+    except UserError as error:
+        # Raised here alone it would leave the other processes waiting in `gather` for ever.
+        refusals.append(error)
+    parts = gather((results, refusals))
+    for _, others in parts:
+        for refusal in others:
+            raise refusal
+    return [result for own, _ in parts for result in own]
+
+
+def _spread(count: int, panels: int) -> list[int]:
+    """Places spread evenly over a split, so that every defect has its share of panels."""
+    wanted = min(panels, count)
+    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
+
+
+def _panel_images(records: list[Record], measurements: Measurements) -> list[PanelImage]:
+    return [
+        PanelImage(records[place], measurements.maps[place], measurements.images[place].score)
+        for place in sorted(measurements.maps)
+    ]
+
+
+def _note(message: str) -> None:
+    if jax.process_index() == 0:
+        note(message)

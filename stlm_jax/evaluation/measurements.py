@@ -1,0 +1,139 @@
+"""What is known of the test images of a category that a model has seen so far."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import ml_collections
+import numpy as np
+
+from stlm_jax.data.images import resize_map, resize_mask
+from stlm_jax.data.reader import View
+from stlm_jax.data.records import Record
+from stlm_jax.data.truth import Truth
+from stlm_jax.evaluation.error_rates import ErrorRates
+from stlm_jax.evaluation.results import ImageResult, most_wrong_first
+from stlm_jax.inference.predict_views import ImageMaps
+from stlm_jax.metrics import Accumulator, MetricError
+from stlm_jax.weights.description import Calibration
+
+
+class TestImage(NamedTuple):
+    """A test image as it is read.
+
+    Attributes:
+        place: in the split.
+        record: what is known of it.
+        view: what the network sees.
+        picture: (h, w, 3) uint8, small, in its own proportions.
+        truth: at the resolution that metrics are taken at.
+        shape: that resolution.
+    """
+
+    place: int
+    record: Record
+    view: View
+    picture: np.ndarray
+    truth: Truth
+    shape: tuple[int, int]
+
+
+class Measurements:
+    """What is known of the images measured so far; bounded but for a score an image.
+
+    Attributes:
+        with_fa: metrics of the map with the FA module.
+        without_fa: metrics of the map without.
+        rates: of wrong verdicts; None without calibration.
+        images: {place in the split: result}; those that are not among the most wrong, which reports
+            show, have lost their pictures, which are (0, 0).
+        maps: {place in the split: (S, S) float32} of the images that panels are made of.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        calibration: Calibration | None,
+        panels: Sequence[int] = (),
+    ):
+        """Begin with no image; `panels` are places in the split whose maps are to be kept."""
+        self.with_fa = Accumulator(config.evaluate.metrics)
+        self.without_fa = Accumulator(config.evaluate.metrics)
+        self.rates = ErrorRates(calibration) if calibration else None
+        self.images: dict[int, ImageResult] = {}
+        self.maps: dict[int, np.ndarray] = {}
+        self._calibration, self._panels = calibration, frozenset(panels)
+        self._shown = max(config.report.gallery, config.evaluate.panels)
+        self._square = (config.image_size,) * 2
+
+    def add(self, image: TestImage, maps: ImageMaps) -> None:
+        """Takes what the model says of an image; a MetricError names one that is not finite."""
+        record, (mask, regions) = image.record, image.truth
+        label, score = bool(record.label), float(maps.score)
+        of_map = resize_map(maps.map, image.shape)
+        score_without_fa = math.nan
+        try:
+            self.with_fa.add(of_map, mask, score, label, record.defect, regions)
+            if maps.map_without_fa is not None and maps.score_without_fa is not None:
+                without, score_without_fa = maps.map_without_fa, float(maps.score_without_fa)
+                without = resize_map(without, image.shape)
+                self.without_fa.add(without, mask, score_without_fa, label, record.defect, regions)
+            if self.rates:
+                self.rates.add(of_map, mask, score, label)
+        except MetricError as error:
+            raise MetricError(f"{record.image}: {error}") from error
+        small = image.picture.shape[:2]
+        self.images[image.place] = ImageResult(
+            name=f"{record.defect}/{record.image.stem}",
+            defect=record.defect,
+            label=label,
+            score=score,
+            score_without_fa=score_without_fa,
+            picture=image.picture,
+            mask=None if mask is None else _shown(mask, small),
+            map=resize_map(maps.map, small),
+        )
+        if image.place in self._panels:
+            self.maps[image.place] = resize_map(maps.map, self._square)
+        self._drop_pictures(spare=self._shown)
+
+    def merge(self, other: Self) -> None:
+        """Add what another process has measured of the same split."""
+        self.with_fa.merge(other.with_fa)
+        self.without_fa.merge(other.without_fa)
+        if self.rates and other.rates:
+            self.rates.merge(other.rates)
+        self.images |= other.images
+        self.maps |= other.maps
+        self._drop_pictures()
+
+    def in_order(self) -> list[ImageResult]:
+        """The images, in the order of the split."""
+        self._drop_pictures()
+        return [self.images[place] for place in sorted(self.images)]
+
+    def _drop_pictures(self, spare: int = 0) -> None:
+        """Keep pictures of the most wrong images only, once there are `spare` more of them."""
+        kept = {id(image): place for place, image in self.images.items() if image.picture.size}
+        if len(kept) <= self._shown + spare:
+            return
+        images = [self.images[place] for place in kept.values()]
+        for image in most_wrong_first(images, self._calibration)[self._shown :]:
+            self.images[kept[id(image)]] = _without_pictures(image)
+
+
+def _shown(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask for the eye: what vanishes when it is made smaller stays visible."""
+    small = resize_mask(mask, size)
+    return small if small.any() else resize_map(mask.astype(np.float32), size) > 0
+
+
+def _without_pictures(image: ImageResult) -> ImageResult:
+    nothing = np.empty((0, 0), np.float32)
+    return dataclasses.replace(
+        image,
+        picture=np.empty((0, 0, 3), np.uint8),
+        mask=None if image.mask is None else nothing > 0,
+        map=nothing,
+    )

@@ -1,0 +1,148 @@
+"""What an evaluation says of an image, a category and a run; every report is made from it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from stlm_jax.data.records import Record
+from stlm_jax.inference.cost import Cost
+from stlm_jax.metrics import Result
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.description import Calibration
+
+WITHOUT_FA = "_without_fa"  # ends the names of what is measured on the map without the FA module
+MEAN = "mean"  # not a category but the mean over them
+MISS, FALSE_ALARM, RIGHT = "miss", "false alarm", "right"
+
+MetricTable = Mapping[str, Mapping[str, float]]  # {category: {metric: fraction of 1, or nan}}
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What a model says of a test image, with small pictures.
+
+    Attributes:
+        name: `<defect>/<stem>`.
+        defect: type of the defect; `good` for a normal image.
+        label: whether the image is defective.
+        score: mean of the largest pixels of the full-size map.
+        score_without_fa: likewise of the map without the FA module; nan where there is none.
+        picture: (h, w, 3) uint8, the image in its own proportions; its longer side is
+            `config.report.thumbnail` pixels, or its own where that is less.
+        mask: (h, w) bool, the ground truth; None where it is not there.
+        map: (h, w) float32, the anomaly map, on one scale for all images.
+    """
+
+    name: str
+    defect: str
+    label: bool
+    score: float
+    score_without_fa: float
+    picture: np.ndarray
+    mask: np.ndarray | None
+    map: np.ndarray
+
+
+class PanelImage(NamedTuple):
+    """A test image that a picture is to be made of, with its map (S, S) float32."""
+
+    record: Record
+    map: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """What was measured of a category.
+
+    Attributes:
+        category: its name.
+        metrics: {name: fraction} with the FA module, then `<name>_without_fa`; nan where undefined.
+        result: intervals, reasons, values by defect and curves of the map with the FA module.
+        result_without_fa: likewise of the map without.
+        calibration: threshold and normaliser, estimated without the test split; None where there
+            was no image to estimate them from.
+        rates: `image_false_alarm_rate`, `image_miss_rate`, `pixel_false_alarm_rate` and
+            `pixel_miss_rate` at the thresholds, fractions; nan where undefined; empty without
+            calibration.
+        images: every test image that could be read, in the order of the data set. Of those that
+            are not among the most wrong, as many as `config.report.gallery` and
+            `config.evaluate.panels` ask for, the pictures are empty, (0, 0).
+        step: of the checkpoint; 0 of a model that was not trained here.
+    """
+
+    category: str
+    metrics: dict[str, float]
+    result: Result
+    result_without_fa: Result
+    calibration: Calibration | None
+    rates: dict[str, float]
+    images: list[ImageResult] = field(repr=False)
+    step: int = 0
+
+
+@dataclass
+class RunResult:
+    """What was measured of a run.
+
+    Attributes:
+        categories: in the order of the configuration, those that have test images.
+        mean: {name: fraction} over the categories; nan where one has no value.
+        cost: parameters, arithmetic and time of the model.
+        config: the configuration that was evaluated.
+    """
+
+    categories: list[CategoryResult]
+    mean: dict[str, float]
+    cost: Cost
+    config: ml_collections.ConfigDict
+
+
+def with_mean(results: MetricTable) -> dict[str, dict[str, float]]:
+    """Results with the mean over categories last; a mean that was there is computed anew.
+
+    The mean of a metric is nan unless every category has a value: a mean over fewer categories
+    is not comparable with published ones.
+    """
+    categories = {name: dict(values) for name, values in results.items() if name != MEAN}
+    if not categories:
+        raise UserError("no category to tabulate; evaluate at least one")
+    metrics = dict.fromkeys(metric for values in categories.values() for metric in values)
+    mean = {
+        metric: math.fsum(values.get(metric, math.nan) for values in categories.values())
+        / len(categories)
+        for metric in metrics
+    }
+    return categories | {MEAN: mean}
+
+
+def verdict(image: ImageResult, calibration: Calibration | None) -> str:
+    """Whether the image is a miss, a false alarm or right at the threshold; "" without one."""
+    if calibration is None:
+        return ""
+    if (image.score > calibration.threshold) == bool(image.label):
+        return RIGHT
+    return MISS if image.label else FALSE_ALARM
+
+
+def most_wrong_first(
+    images: Sequence[ImageResult], calibration: Calibration | None
+) -> list[ImageResult]:
+    """By how far the score lies on the wrong side of the threshold; those on the right side last.
+
+    Without a threshold, by how low a defective image's score is and how high a good one's.
+    """
+    threshold = calibration.threshold if calibration else 0.0
+
+    def wrong_by(image: ImageResult) -> float:
+        above = float(image.score) - threshold
+        return -above if image.label else above
+
+    def key(image: ImageResult) -> tuple[bool, float, str]:
+        return verdict(image, calibration) == RIGHT, -wrong_by(image), image.name
+
+    return sorted(images, key=key)

@@ -1,0 +1,75 @@
+"""`calibration.json` in a category's folder: thresholds, and what they were estimated with."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from stlm_jax.config import flatten
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import write_json
+from stlm_jax.weights.description import Calibration
+from stlm_jax.workdir import CALIBRATION
+
+_SCORE = "evaluate.score_top_k"
+_SETTINGS = ("calibration.quantile", "calibration.pixel_quantile", _SCORE)
+
+
+def load(folder: Path, config: ml_collections.ConfigDict | None = None) -> Calibration | None:
+    """The calibration that is stored in a category's `folder`; None where there is none.
+
+    With `config`, None too where it is of scores that are computed otherwise.
+    """
+    stored = _read(folder)
+    if stored is None or (config and not _agree(stored[1], config, (_SCORE,))):
+        return None
+    return stored[0]
+
+
+def load_if_current(folder: Path, config: ml_collections.ConfigDict) -> Calibration | None:
+    """As `load`, but None too where it was estimated by other quantiles than those of `config`."""
+    stored = _read(folder)
+    return stored[0] if stored and _agree(stored[1], config, _SETTINGS) else None
+
+
+def store(
+    folder: Path, calibration: Calibration, config: ml_collections.ConfigDict | None = None
+) -> None:
+    """Writes `calibration.json` into a category's `folder`, whole or not at all.
+
+    With `config`, the values of the keys that it depends on are noted in it.
+    """
+    values = flatten(config) if config else {}
+    made_with = {key: values[key] for key in _SETTINGS if key in values}
+    write_json(
+        Path(folder) / CALIBRATION, {**dataclasses.asdict(calibration), "made_with": made_with}
+    )
+
+
+def forget(folder: Path) -> None:
+    """Removes the calibration in a category's `folder`, as its weights are about to change."""
+    (Path(folder) / CALIBRATION).unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> tuple[Calibration, dict[str, Any]] | None:
+    """What is stored, and the configuration that it was made with."""
+    path = Path(folder) / CALIBRATION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made_with = dict(content.pop("made_with"))
+        return Calibration(**content), made_with
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a calibration ({error}); delete it, and evaluation makes another"
+        ) from error
+
+
+def _agree(
+    made_with: dict[str, Any], config: ml_collections.ConfigDict, keys: tuple[str, ...]
+) -> bool:
+    values = flatten(config)
+    return all(made_with.get(key, values[key]) == values[key] for key in keys)

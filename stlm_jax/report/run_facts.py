@@ -1,0 +1,45 @@
+"""What a run was: configuration, revision, devices, cost."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import ml_collections
+
+from stlm_jax.evaluation.results import RunResult
+from stlm_jax.report.cells import UNDEFINED
+from stlm_jax.workdir import read_run
+
+
+def of_run(run: RunResult, workdir: Path) -> dict[str, str]:
+    """Names and values, in order; those of `run.json` in `workdir` only where it can be read."""
+    config, started = run.config, read_run(workdir)
+    start = config.student.checkpoint or "random weights"
+    known = {
+        "run": workdir.resolve().name,
+        "configuration": f"sha256 {digest(config)}",
+        "seed": str(config.seed),
+        "source revision": started.get("git_revision") or UNDEFINED,
+        "started": started.get("started") or UNDEFINED,
+        "image size": f"{config.image_size} px",
+        "metrics taken at": _resolution(config),
+        "student": f"{config.student.encoder}, from {start}",
+        "teacher": f"{config.teacher.name} ({config.teacher.checkpoint or 'no weights given'})",
+        "evaluated on": run.cost.device,
+    }
+    versions = started.get("versions") or {}
+    if versions.get("jax"):
+        known["trained with"] = f"jax {versions['jax']}, flax {versions.get('flax')}"
+    return known
+
+
+def digest(config: ml_collections.ConfigDict) -> str:
+    """12 hexadecimal digits that two configurations share only if they are equal."""
+    text = json.dumps(json.loads(config.to_json()), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _resolution(config: ml_collections.ConfigDict) -> str:
+    chosen = str(config.evaluate.get("resolution", "image_size"))
+    names = {"image_size": f"{config.image_size} px", "native": "the images' own size"}
+    return names.get(chosen, f"{chosen} px")

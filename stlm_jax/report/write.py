@@ -1,0 +1,72 @@
+"""Everything that an evaluation leaves in `results/`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from stlm_jax.data.images import load_images, load_masks
+from stlm_jax.drawing.colours import Scale
+from stlm_jax.evaluation.evaluate import DrawPanels
+from stlm_jax.evaluation.results import PanelImage, RunResult
+from stlm_jax.report import details_json, tables
+from stlm_jax.report.events import write_events
+from stlm_jax.report.page import write_report
+from stlm_jax.report.panels import write_panels
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.progress import note
+from stlm_jax.weights.description import Calibration
+from stlm_jax.workdir import DETAILS, PANELS, REPORT, RESULTS
+
+
+def write_results(run: RunResult, workdir: Path) -> None:
+    """Writes tables, details, report and events of a run, and prints the table."""
+    directory = workdir / RESULTS
+    results = {category.category: category.metrics for category in run.categories}
+    closing = f"\nCost: {run.cost.sentence()}.\n\n{tables.PAPER}\n"
+    tables.write_tables(directory, results, closing)
+    write_json(directory / DETAILS, details_json.content(run))
+    print(tables.format_table(results) + closing, end="")
+    try:
+        write_report(directory / REPORT, run)
+        write_events(workdir, run)
+    except UserError as error:  # the report needs optional libraries, the numbers do not
+        note(f"no report: {error}")
+    note(f"written to {directory}")
+
+
+def panel_writer(config: ml_collections.ConfigDict, results: Path) -> DrawPanels:
+    """What writes a category's panels into a folder of results."""
+
+    def write(images: Sequence[PanelImage], calibration: Calibration | None) -> None:
+        scale = Scale.of(calibration.pixel_threshold if calibration else None)
+        try:
+            for has_truth in (True, False):
+                some = [image for image in images if image.record.has_truth == has_truth]
+                if some:
+                    _write_panels(config, some, has_truth, scale, results / PANELS)
+        except UserError as error:  # the pictures need an optional library, the numbers do not
+            note(f"no panels: {error}")
+
+    return write
+
+
+def _write_panels(
+    config: ml_collections.ConfigDict,
+    images: Sequence[PanelImage],
+    has_truth: bool,
+    scale: Scale,
+    directory: Path,
+) -> None:
+    records = [image.record for image in images]
+    write_panels(
+        directory,
+        load_images(records, config.image_size),
+        load_masks(records, config.image_size) if has_truth else None,
+        np.stack([image.map for image in images]),
+        [f"{record.category}/{record.defect}/{record.image.stem}" for record in records],
+        [image.score for image in images],
+        scale,
+    )

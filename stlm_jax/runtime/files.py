@@ -1,0 +1,59 @@
+"""Files that are either whole or absent, and JSON that every reader takes."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write beside `path`, renamed over it at the end. Folders are made as needed.
+
+    A reader sees the old content or the new, and a failure leaves the old.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+            file.flush()
+            # The rename may reach the disk before the content: a power cut would leave it empty.
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike, content: bytes | str) -> Path:
+    """Writes `content`, text as UTF-8, by `open_atomically`; returns the path."""
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> Path:
+    """Writes `json_text(content)` by `open_atomically`; returns the path."""
+    return write_atomically(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """`content` as indented JSON that ends with a newline, null for nan and the infinities."""
+    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(below) for key, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(below) for below in value]
+    if isinstance(value, (float, np.floating)):
+        # JSON has no word for these numbers, and Python's own is refused by other readers.
+        return float(value) if math.isfinite(value) else None
+    return value

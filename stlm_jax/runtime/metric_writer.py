@@ -1,0 +1,84 @@
+"""Training metrics on disk: one JSON object a line, and TensorBoard events where possible."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stlm_jax.runtime.files import write_atomically
+from stlm_jax.runtime.progress import note
+
+FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Writes `<directory>/metrics.jsonl` and TensorBoard events beside it.
+
+    Lines of steps after `start` are dropped first: a resumed run repeats those steps, and every
+    step must appear once.
+    """
+
+    def __init__(self, directory: Path, start: int = 0, events: bool = True):
+        """Open the files of `directory`; `start` is the step that training resumes from."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / FILE
+        write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, start)))
+        self._file = path.open("a", encoding="utf-8")
+        purged = {"purge_step": start + 1} if start else {}
+        self._events = event_writer(directory, **purged) if events else None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line `{"step": step, name: value, …}` and the same events."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether there are TensorBoard events for images to go to."""
+        return self._events is not None
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Write images, (H, W, 3) uint8 by name, as events; nothing where there are none."""
+        if self._events:
+            for name, pixels in images.items():
+                self._events.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    if not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):  # a line cut off when the process was killed
+            continue
+    return kept
+
+
+def event_writer(directory: Path, **options: Any) -> Any:
+    """A `tensorboardX.SummaryWriter` of `directory`; None, and a note, without tensorboardX."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        note("no TensorBoard events: tensorboardX is missing; pip install 'stlm_jax[report]'")
+        return None
+    return SummaryWriter(str(directory), **options)

@@ -1,0 +1,66 @@
+"""What a training says of itself as it runs: `metrics.jsonl`, TensorBoard, the progress line."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import jax
+
+from stlm_jax.runtime.metric_writer import MetricWriter
+from stlm_jax.runtime.progress import Progress
+from stlm_jax.runtime.timer import Timer
+
+_SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
+
+
+class NotFiniteError(Exception):
+    """A number of the training is infinite or nan; the text says which, and of which step."""
+
+
+class TrainingLog:
+    """The metrics of one category's training, one step set aside at a time.
+
+    Attributes:
+        writer: of the files.
+    """
+
+    def __init__(self, category: str, total: int, start: int, folder: Path):
+        """Goes on after step `start` of `total`."""
+        self.writer = MetricWriter(folder, start)
+        self._progress = Progress(f"train {category}", total, start, "step")
+        self._timer = Timer(start)
+        self._waiting: tuple[int, Mapping[str, jax.Array]] | None = None
+
+    def put(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Sets the metrics of a step aside; they may not be computed yet."""
+        self._waiting = step, metrics
+
+    def write(self) -> None:
+        """Writes what was set aside, if anything; waits until it is computed."""
+        if self._waiting is None:
+            return
+        step, metrics = self._waiting
+        self._waiting = None
+        values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        if not math.isfinite(values["loss"]):
+            raise NotFiniteError(f"the loss became {values['loss']} at step {step}")
+        self._progress.reach(step, {name: values[name] for name in _SHOWN})
+        self.writer.write(step, values | {"steps_per_second": self._timer.rate(step)})
+
+    @contextlib.contextmanager
+    def pause(self, step: int) -> Iterator[None]:
+        """What is done inside, such as a save after `step`, counts in no rate."""
+        begin = time.monotonic()
+        yield
+        self._timer.restart(step)
+        self._progress.leave_out(time.monotonic() - begin)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
+        self.writer.close()

@@ -1,0 +1,157 @@
+"""Pseudo-anomalies made on the device: Perlin masks and blended textures.
+
+Source: published `perlin.py` and data set code (after DRAEM). Everything is a pure function of
+a key; every number may be a traced array.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stlm_jax.config.keys import MAX_PERLIN_EXPONENT
+
+VISIBLE_RADIUS = 4  # pixels, a quarter of a feature cell: within so much of a visible change
+
+
+class PseudoSample(NamedTuple):
+    """One image, made anomalous or left clean.
+
+    Attributes:
+      image: (H, W, 3) float32 in 0..255.
+      mask: (H, W) float32, 1 where the image was changed, as far as that is to be seen.
+      beta: the opacity of the original under the mask.
+    """
+
+    image: jax.Array
+    mask: jax.Array
+    beta: jax.Array
+
+
+def _fade(t):
+    return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)
+
+
+def perlin_noise(angles, cells, y, x):
+    """Perlin noise at given points.
+
+    Args:
+      angles: directions of the lattice's gradients, (G + 1, G + 1) radians.
+      cells: the lattice's cells along y and x, each ≤ G.
+      y: points in 0..1, any shape.
+      x: likewise.
+
+    Returns:
+      float32 of the points' shape, about -1..1.
+    """
+    y, x = y * cells[0], x * cells[1]
+    row, column = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
+    dy, dx = y - row, x - column
+
+    def corner(i, j):
+        angle = angles[row + i, column + j]
+        return jnp.cos(angle) * (dy - i) + jnp.sin(angle) * (dx - j)
+
+    top = corner(0, 0) + _fade(dx) * (corner(0, 1) - corner(0, 0))
+    bottom = corner(1, 0) + _fade(dx) * (corner(1, 1) - corner(1, 0))
+    return jnp.sqrt(2.0) * (top + _fade(dy) * (bottom - top))
+
+
+def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5, threshold=0.5):
+    """A random blob mask; the defaults are the published distribution.
+
+    The lattice has 2^k cells an axis, k uniform in min..max for each axis; the noise is rotated
+    about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > threshold.
+    Here the noise is evaluated at the rotated points instead of being resampled.
+
+    Returns:
+      (H, W) float32, 0 or 1.
+    """
+    height, width = size
+    lattice_key, angle_key, rotation_key = jax.random.split(key, 3)
+    exponents = jax.random.randint(lattice_key, (2,), min_exponent, max_exponent + 1)
+    cells = jnp.exp2(exponents.astype(jnp.float32))
+    table = (2**MAX_PERLIN_EXPONENT + 1,) * 2
+    angles = jax.random.uniform(angle_key, table, maxval=2 * jnp.pi)
+    rotation = jax.random.uniform(rotation_key, minval=-jnp.pi / 2, maxval=jnp.pi / 2)
+    y = jnp.arange(height)[:, None] - (height - 1) / 2
+    x = jnp.arange(width)[None, :] - (width - 1) / 2
+    cos, sin = jnp.cos(rotation), jnp.sin(rotation)
+    source_y = (cos * y + sin * x + (height - 1) / 2) / height
+    source_x = (cos * x - sin * y + (width - 1) / 2) / width
+    inside = (source_y >= 0) & (source_y < 1) & (source_x >= 0) & (source_x < 1)
+    noise = perlin_noise(
+        angles, cells, jnp.where(inside, source_y, 0.0), jnp.where(inside, source_x, 0.0)
+    )
+    return (inside & (noise > threshold)).astype(jnp.float32)
+
+
+def blend(image, texture, mask, beta):
+    """image·(1 − m) + (1 − β)·texture·m + β·image·m.
+
+    Args:
+      image: (H, W, 3) in 0..255.
+      texture: likewise.
+      mask: (H, W), 0 or 1.
+      beta: opacity of the original.
+
+    Returns:
+      (H, W, 3) float32.
+    """
+    image, texture, mask = image.astype(jnp.float32), texture.astype(jnp.float32), mask[..., None]
+    return image * (1.0 - mask) + ((1.0 - beta) * texture + beta * image) * mask
+
+
+def visible(before, after, difference):
+    """Where a person could see a change: near a pixel with a channel that changed by much.
+
+    Args:
+      before: (H, W, 3) in 0..255.
+      after: likewise.
+      difference: by more than which a channel must change.
+
+    Returns:
+      (H, W) bool, true within VISIBLE_RADIUS pixels along each axis.
+    """
+    change = jnp.abs(after - before.astype(jnp.float32)).max(-1)
+    seen = (change > difference).astype(jnp.float32)
+    width = 2 * VISIBLE_RADIUS + 1
+    for window in ((width, 1), (1, width)):
+        seen = jax.lax.reduce_window(seen, 0.0, jax.lax.max, window, (1, 1), "SAME")
+    return seen > 0
+
+
+def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
+    """Makes one training sample.
+
+    Args:
+      key: of `jax.random`.
+      image: a good image, (H, W, 3) uint8.
+      textures: the bank to draw from, (T, H, W, 3) uint8.
+      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_threshold`,
+        `visible_difference`, 0 for the whole mask, and, int32, `perlin_min_exponent` and
+        `perlin_max_exponent`.
+    """
+    mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
+    mask = perlin_mask(
+        mask_key,
+        image.shape[:2],
+        settings["perlin_min_exponent"],
+        settings["perlin_max_exponent"],
+        settings["perlin_threshold"],
+    )
+    clean = jax.random.uniform(clean_key) < settings["clean_probability"]
+    mask = jnp.where(clean, 0.0, mask)
+    texture = textures[jax.random.randint(texture_key, (), 0, textures.shape[0])]
+    beta_min, beta_max = settings["beta_min"], settings["beta_max"]
+    beta = beta_min + (beta_max - beta_min) * jax.random.uniform(beta_key)
+    blended = blend(image, texture, mask, beta)
+    difference = settings["visible_difference"]
+    seen = (difference <= 0) | visible(image, blended, difference)
+    return PseudoSample(blended, jnp.where(seen, mask, 0.0), beta)
+
+
+def pseudo_batch(key, images, textures, settings) -> PseudoSample:
+    """`pseudo_anomaly` of every image of a batch (N, H, W, 3), each with a key of its own."""
+    keys = jax.random.split(key, images.shape[0])
+    return jax.vmap(pseudo_anomaly, in_axes=(0, 0, None, None))(keys, images, textures, settings)

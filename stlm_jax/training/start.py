@@ -1,0 +1,81 @@
+"""What a training starts from: the frozen teacher, and the student's first weights."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from stlm_jax.models.build import build_sam
+from stlm_jax.models.initialization import random_variables, variable_shapes
+from stlm_jax.models.sam import Sam
+from stlm_jax.models.stlm import Stlm
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.load import Variables, check_tree, read_file, read_student, sam_name
+
+
+def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:
+    """The frozen teacher of `config.teacher` and its variables.
+
+    `checkpoint` is a file as `load_sam` takes, or 'demo' for the one that ships with the package,
+    'random' for an untrained teacher (seeded), 'none' to train without guidance: (None, None).
+
+    Raises:
+      UserError: no checkpoint is given, or the file cannot be used.
+    """
+    name, checkpoint = config.teacher.name, config.teacher.checkpoint
+    if checkpoint == "none":
+        return None, None
+    sam = build_sam(name, jnp.dtype(config.dtype))
+    if checkpoint == "random":
+        key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        return sam, jax.tree.map(jnp.asarray, random_variables(sam, key))
+    if not checkpoint:
+        raise UserError(
+            f"config.teacher.checkpoint is empty: give the weights file of SAM {name}"
+            " (--config.teacher.checkpoint=FILE), or 'random' for an untrained teacher"
+        )
+    weights = read_file(checkpoint)
+    actual = sam_name(checkpoint, weights)
+    if actual != name:
+        raise UserError(
+            f"{checkpoint}: holds {actual}, but config.teacher.name is {name}"
+            f" (--config.teacher.name={actual}, or give another checkpoint)"
+        )
+    check_tree(checkpoint, weights.variables, variable_shapes(sam))
+    return sam, jax.tree.map(jnp.asarray, weights.variables)
+
+
+def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Array) -> Variables:
+    """The student's variables before training.
+
+    Random, then by `config.student.checkpoint`: of an STLM everything is taken over. Of a SAM with
+    TinyViT encoder (or 'demo') it is the prompt constants and the decoder, and with `student.init`
+    = 'mobile_sam' the encoder too, into both streams.
+
+    Raises:
+      UserError: the checkpoint does not fit the student.
+    """
+    path = config.student.checkpoint
+    if not path and config.student.init == "mobile_sam":
+        raise UserError("config.student.init=mobile_sam needs config.student.checkpoint")
+    weights = read_student(path, model)
+    if weights and weights.metadata["kind"] == "stlm":
+        return jax.tree.map(jnp.asarray, weights.variables)
+    variables = random_variables(model, key)
+    variables["params"]["segmentation"]["head_4"]["kernel"] *= config.student.map_init_scale
+    if weights:
+        _take_over_sam(path, weights.variables, variables, model, config.student.init)
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def _take_over_sam(
+    path: str, source: Variables, variables: Variables, model: Stlm, init: str
+) -> None:
+    """Puts a SAM's decoder, and by `init` its encoder, into the student's `variables`."""
+    sam = Sam(model.encoderT.clone(), model.model.prompt_encoder, model.model.mask_decoder)
+    check_tree(path, source, variable_shapes(sam))
+    decoder = {part: source["params"][part] for part in ("prompt_encoder", "mask_decoder")}
+    variables["params"]["model"] = decoder
+    if init == "mobile_sam":
+        for collection in ("params", "batch_stats"):
+            for stream in ("encoderT", "encoderS"):
+                variables[collection][stream] = source[collection]["image_encoder"]

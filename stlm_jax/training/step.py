@@ -1,0 +1,131 @@
+"""One step of training: a pure function of state, teacher variables and batch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stlm_jax.models.sam import Sam
+from stlm_jax.models.stlm import Stlm
+from stlm_jax.training import losses
+from stlm_jax.training.optimizer import rate_factor
+from stlm_jax.training.pseudo_anomaly import PseudoSample, pseudo_batch
+from stlm_jax.training.rotation import rotate_batch
+from stlm_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+TeacherFeatures = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
+
+
+def train_step(
+    model: Stlm,
+    teacher: Sam | None,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    teacher_variables: Any,
+    batch: dict[str, jax.Array],
+) -> tuple[TrainState, Metrics]:
+    """The whole step; jitted with its first three arguments bound.
+
+    Args:
+        model: the student.
+        teacher: None trains the segmentation alone.
+        optimizer: of `make_optimizer`.
+        state: before the step.
+        teacher_variables: an argument and never a closure, which would make them constants of the
+            program.
+        batch: `image` (N, H, W, 3) and `textures` (T, H, W, 3), uint8.
+
+    Returns:
+        The state after it, and float32 scalars: the loss terms, `gradient_norm`, and `anomalous`,
+        the batch's share of changed pixels.
+    """
+    clean, sample = draw_samples(state.step_key(), batch, state.hyper)
+    targets = None
+    if teacher is not None:
+        targets = teacher_features(teacher, teacher_variables, sample.image, clean)
+    grads, batch_stats, metrics = gradients(model, state, targets, sample.image, sample.mask)
+    state = apply(optimizer, state, grads, batch_stats)
+    return state, {**metrics, "anomalous": sample.mask.mean()}
+
+
+def draw_samples(key, batch: dict[str, jax.Array], hyper) -> tuple[jax.Array, PseudoSample]:
+    """What a step with `key` makes of its `batch`: the clean images, rotated, and the samples."""
+    clean = rotate_batch(key, batch["image"], hyper["rotation"])
+    return clean, pseudo_batch(key, clean, batch["textures"], hyper["pseudo"])
+
+
+def teacher_features(teacher: Sam, variables: Any, pseudo, clean) -> TeacherFeatures:
+    """The frozen teacher's feature levels of both images (N, H, W, 3) in 0..255."""
+    count = clean.shape[0]
+    # One pass over 2N images: the weights are read once, and the program is half as large.
+    images = jnp.concatenate([pseudo.astype(jnp.float32), clean.astype(jnp.float32)])
+    levels: Any = jax.lax.stop_gradient(teacher.apply(variables, images))
+    return tuple(x[:count] for x in levels), tuple(x[count:] for x in levels)
+
+
+def gradients(
+    model: Stlm, state: TrainState, targets: TeacherFeatures | None, pseudo, mask
+) -> tuple[Any, Any, Metrics]:
+    """The parameters' gradients, the running statistics after the batch, and the metrics.
+
+    `pseudo` is (N, H, W, 3) in 0..255, `mask` (N, H, W), 1 where an image was changed.
+    """
+
+    def objective(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        prediction, changed = model.apply(variables, pseudo, train=True, mutable=["batch_stats"])
+        terms = loss_terms(prediction, targets, mask, state.hyper["loss"])
+        return terms["loss"], (terms, changed["batch_stats"])
+
+    grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
+    return grads, batch_stats, {**metrics, "gradient_norm": optax.global_norm(grads)}
+
+
+def loss_terms(prediction, targets: TeacherFeatures | None, mask, hyper) -> Metrics:
+    """The published losses of a batch.
+
+    Args:
+        prediction: `stlm_jax.models.stlm.Prediction`.
+        targets: the teacher's feature levels of the pseudo-anomalous and of the clean image, what
+            the plain and the denoising stream imitate; None trains the segmentation alone.
+        mask: (N, H, W), 1 where the image was changed.
+        hyper: arrays `cosine_weight`, `focal_weight`, `l1_weight`, `focal_gamma`.
+
+    Returns:
+        Scalars `cosine`, `focal`, `l1` and their weighted sum `loss`.
+    """
+    target = losses.reduce_mask(mask, prediction.map.shape[1:])
+    focal = losses.focal_loss(prediction.map, target, hyper["focal_gamma"])
+    l1 = losses.l1_loss(prediction.map, target)
+    cosine = jnp.zeros(())
+    if targets is not None:
+        of_pseudo, of_clean = targets
+        distances = map(
+            losses.cosine_distance,
+            (*prediction.plain, *prediction.denoising),
+            (*of_pseudo, *of_clean),
+        )
+        cosine = losses.cosine_loss(distances)
+    total = (
+        hyper["cosine_weight"] * cosine + hyper["focal_weight"] * focal + hyper["l1_weight"] * l1
+    )
+    return {"loss": total, "cosine": cosine, "focal": focal, "l1": l1}
+
+
+def apply(
+    optimizer: optax.GradientTransformation, state: TrainState, grads, batch_stats
+) -> TrainState:
+    """The state after an update by `grads`."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    # The rates are arrays in the optimiser's state, so their fall is applied to the updates: each
+    # is proportional to its rate.
+    factor = rate_factor(state.step, state.hyper["optimizer"]["decay_steps"])
+    updates = jax.tree.map(lambda leaf: leaf * factor, updates)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )

@@ -1,0 +1,224 @@
+"""Training of every category, and the one training loop."""
+
+import functools
+import zlib
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from stlm_jax.data import dataset
+from stlm_jax.data.cache import GIB, ImageCache
+from stlm_jax.data.loader import TrainLoader
+from stlm_jax.data.records import Record
+from stlm_jax.data.textures import read_texture_bank
+from stlm_jax.inference import calibration
+from stlm_jax.models.build import build_stlm
+from stlm_jax.runtime.compilation import jit
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.interrupt import Interrupted, StopRequest
+from stlm_jax.runtime.profiler import Profiler
+from stlm_jax.runtime.progress import note
+from stlm_jax.training.log import NotFiniteError, TrainingLog
+from stlm_jax.training.optimizer import make_optimizer
+from stlm_jax.training.previews import Previews
+from stlm_jax.training.start import load_teacher
+from stlm_jax.training.state import (
+    TrainState,
+    abstract_train_state,
+    create_train_state,
+    parameter_table,
+)
+from stlm_jax.training.step import train_step
+from stlm_jax.weights.checkpoint import Checkpoints, Restored
+from stlm_jax.workdir import CHECKPOINTS, PROFILE, check_same_run, write_run
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> None:
+    """Trains what is not finished of `config.data.categories`.
+
+    SIGINT and SIGTERM raise Interrupted once the state is saved.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        command: the command line, for `run.json`.
+    """
+    if jax.process_count() > 1:
+        raise UserError(
+            f"training in {jax.process_count()} processes is not built yet, each would train a "
+            "student of its own: start one (evaluation may run in several)"
+        )
+    check_same_run(workdir, config)
+    dataset.prepare(config)
+    dataset.check(config)
+    splits = {name: dataset.split_of(config, name, "train") for name in config.data.categories}
+    totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
+    write_run(workdir, config, command)
+    template = abstract_train_state(config, build_stlm(config))
+    trainer: Trainer | None = None
+    for category, records in splits.items():
+        folder = workdir / category
+        with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep) as checkpoints:
+            restored = checkpoints.restore(
+                template.student(), template.training(), discard_damaged=True
+            )
+            done = restored.step if restored else 0
+            if done > totals[category]:
+                raise UserError(
+                    f"{folder / CHECKPOINTS}: trained for {done} steps, more than the "
+                    f"{totals[category]} asked for; raise config.train.steps or use another "
+                    "--workdir"
+                )
+            if done == totals[category]:
+                note(f"{category}: finished before, {done} steps")
+                continue
+            trainer = trainer or Trainer(config)
+            try:
+                trainer.fit(category, records, totals[category], folder, checkpoints, restored)
+            except NotFiniteError as error:
+                last = checkpoints.latest_step()
+                good = (
+                    "no checkpoint was saved" if last is None else f"the last good is step {last}"
+                )
+                raise UserError(
+                    f"{category}: {error}, {good}; try a lower config.optimizer.learning_rate "
+                    f"(now {config.optimizer.learning_rate:g}) in another --workdir"
+                ) from error
+
+
+def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -> int:
+    """Steps of a category with so many good images; the last partial batch is dropped."""
+    if images < config.train.batch_size:
+        raise UserError(
+            f"{category}: {images} training images are fewer than "
+            f"config.train.batch_size={config.train.batch_size}"
+        )
+    train = config.train
+    steps = train.steps_of.get(category, train.steps)
+    return steps or train.epochs * (images // train.batch_size)
+
+
+def category_key(seed: int, category: str) -> jax.Array:
+    """The key of a category's run; it does not depend on which others are trained."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(category.encode()))
+
+
+class Trainer:
+    """What all categories share (compiled step, teacher, textures), and the loop."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Loads the teacher and the textures onto the device."""
+        self.config, self.model = config, build_stlm(config)
+        teacher, self.teacher_variables = load_teacher(config)
+        data = config.data
+        bank = read_texture_bank(
+            data.texture_root,
+            data.texture_count,
+            config.image_size,
+            config.seed,
+            dataset.skips(config),
+        )
+        self.textures = jax.device_put(bank)
+        optimizer = make_optimizer(config.optimizer)
+        step = functools.partial(train_step, self.model, teacher, optimizer)
+        self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
+        self.previews = Previews(config, self.model)
+        self._parameters_shown = False
+
+    def fit(
+        self,
+        category: str,
+        records: list[Record],
+        total: int,
+        folder: Path,
+        checkpoints: Checkpoints,
+        restored: Restored | None = None,
+    ) -> None:
+        """Trains one category from `restored` (or from the start) to step `total`."""
+        config = self.config
+        images = self._images(category, records)
+        loader = TrainLoader(images, config.train.batch_size, config.seed, jax.device_put)
+        state, done = self._begin(category, total, loader, restored)
+        calibration.forget(folder)  # the images are there, the weights are about to change
+        start = done
+        with (
+            TrainingLog(category, total, start, folder) as log,
+            StopRequest() as stop,
+            Profiler(folder / PROFILE, config.profile.start, config.profile.steps) as profiler,
+            jax.transfer_guard("disallow"),  # a transfer that nobody asked for stalls every step
+        ):
+            while True:
+                # At the top of a pass the state has seen `done` batches and the loader has given
+                # `done`; only here may both be saved. A batch drawn before the save would be lost
+                # on resuming, as the loader's position would be past it.
+                stopping = stop.requested
+                due = done % config.checkpoint.every_steps == 0 or done == total or stopping
+                if due and done > start:
+                    log.write()
+                    with log.pause(done):
+                        save(checkpoints, done, state, loader)
+                if done == total:
+                    break
+                if stopping:
+                    raise Interrupted(
+                        f"{category}: stopped at step {done} of {total}, saved; run the same "
+                        "command again to go on from there"
+                    )
+                batch = {"image": next(loader)["image"], "textures": self.textures}
+                # The first step compiles, which is no part of the rate.
+                with log.pause(done + 1) if done == start else nullcontext():
+                    state, metrics = profiler.step(
+                        done, self.step, state, self.teacher_variables, batch
+                    )
+                done += 1
+                # Reading a number waits for its step, so those of the last logged one are read
+                # while the device works on this one.
+                log.write()
+                if done % config.log.every_steps == 0 or done == total:
+                    log.put(done, metrics)
+                if self.previews.due(done):
+                    with log.pause(done):
+                        self.previews.write(log.writer, done, state, batch)
+
+    def _begin(
+        self, category: str, total: int, loader: TrainLoader, restored: Restored | None
+    ) -> tuple[TrainState, int]:
+        """The first state, or the one to go on from, and how many steps it has done."""
+        if restored is None:
+            key, start = category_key(self.config.seed, category), 0
+            state = create_train_state(self.config, self.model, key, category, total)
+        else:
+            state, start = TrainState(**restored.student, **restored.training), restored.step
+            loader.set_state(restored.data)
+            note(f"{category}: going on from step {start}")
+        if not self._parameters_shown:
+            note(parameter_table(state.params))
+            self._parameters_shown = True
+        # Copies: a donated buffer must belong to nobody else, and `device_put` may alias. With
+        # the dtype given no leaf stays weakly typed, which would compile the step twice.
+        return jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), state), start
+
+    def _images(self, category: str, records: list[Record]) -> ImageCache:
+        """The category's images, decoded as far as `config.data.cache_gib` goes."""
+        budget = self.config.data.cache_gib
+        paths = [record.image for record in records]
+        reader = dataset.image_reader(self.config)
+        images = ImageCache(paths, reader, budget * GIB, f"read {category}")
+        if images.kept < len(images):
+            note(
+                f"{category}: config.data.cache_gib={budget:g} holds {images.kept} of "
+                f"{len(images)} images, the others are decoded on the fly"
+            )
+        return images
+
+
+def save(checkpoints: Checkpoints, step: int, state: TrainState, loader: TrainLoader) -> None:
+    """Writes a checkpoint, unless a weight is not finite: the last good one stays the newest."""
+    host = jax.device_get(state)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host.student())):
+        raise NotFiniteError(f"a weight became infinite or nan at step {step}")
+    checkpoints.save(step, host.student(), host.training(), loader.get_state())

@@ -1,0 +1,117 @@
+"""Weights from a file of any kind."""
+
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from stlm_jax.models.build import build_sam
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.models.sam import Sam
+from stlm_jax.models.stlm import Stlm
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights import layouts
+from stlm_jax.weights.file import Weights, is_ours, nest, read_weights
+from stlm_jax.weights.published import read_checkpoint
+
+_ASSETS = pathlib.Path(__file__).resolve().parents[1] / "assets"
+DEMO_TEACHER = _ASSETS / "demo_teacher.npz"
+DEMO_STUDENT = _ASSETS / "demo_student.safetensors"
+_SHIPPED = {"demo": DEMO_TEACHER, "demo_student": DEMO_STUDENT}
+
+Variables = dict[str, Any]
+
+
+def read_npz(path: str | pathlib.Path) -> Variables:
+    """Variables of an `.npz` whose keys are 'collection/module/…/leaf', as float32.
+
+    Raises:
+      UserError: the file is absent or damaged, or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            flat = {name: file[name].astype(np.float32) for name in file.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such weights file") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path}: not a readable .npz weights file ({error})") from error
+    return nest(path, flat)
+
+
+def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables) -> None:
+    """Raises UserError unless `variables` has exactly the leaves and shapes of `target`."""
+    actual, expected = (
+        {name: tuple(x.shape) for name, x in traverse_util.flatten_dict(tree, sep="/").items()}
+        for tree in (variables, target)
+    )
+    missing = sorted(expected.keys() - actual.keys())
+    unexpected = sorted(actual.keys() - expected.keys())
+    misshapen = sorted(k for k in actual.keys() & expected.keys() if actual[k] != expected[k])
+    found = [
+        f"{kind}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if names
+    ]
+    if found:
+        raise UserError(f"{path}: the weights are of another model; " + "; ".join(found))
+
+
+def read_file(path: str | pathlib.Path, segmentation: str | pathlib.Path | None = None) -> Weights:
+    """Weights from a file of any kind.
+
+    Args:
+      path: a weights file, a published torch file, an `.npz` of a SAM, or what ships with the
+        package: 'demo', the teacher, or 'demo_student'.
+      segmentation: the FA module's torch file, where `path` is the two-stream half of an STLM.
+
+    Raises:
+      UserError: a file cannot be used, or `segmentation` is given for a whole model.
+    """
+    path = _SHIPPED.get(str(path), path)
+    ours, is_npz = is_ours(path), pathlib.Path(path).suffix == ".npz"
+    if segmentation is not None and (ours or is_npz):
+        raise UserError(f"{path}: is a whole model, it takes no segmentation file")
+    if ours:
+        return read_weights(path)
+    if is_npz:
+        return Weights(read_npz(path), {}, {"kind": "sam"})
+    return read_checkpoint(path, segmentation)
+
+
+def sam_name(path: str | pathlib.Path, weights: Weights) -> str:
+    """Which of `SAM_VARIANTS` the weights are of."""
+    if weights.metadata["kind"] != "sam":
+        raise UserError(f"{path}: holds an STLM, not a SAM")
+    try:
+        return layouts.sam_variant(layouts.used_shapes(weights.variables))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def load_sam(path: str | pathlib.Path) -> tuple[Sam, Variables]:
+    """A SAM of whatever variant the file is, and its variables as NumPy arrays.
+
+    Args:
+      path: a weights file, a published torch file, an `.npz`, or 'demo'.
+
+    Raises:
+      UserError: the file cannot be used, or is of no SAM.
+    """
+    weights = read_file(path)
+    sam = build_sam(sam_name(path, weights))
+    check_tree(path, weights.variables, variable_shapes(sam))
+    return sam, weights.variables
+
+
+def read_student(path: str | pathlib.Path, model: Stlm) -> Weights | None:
+    """The STLM that fits `model`, or the SAM, of a file of any kind; None of an empty `path`."""
+    weights = read_file(path) if path else None
+    if weights and weights.metadata["kind"] == "stlm":
+        check_tree(path, weights.variables, variable_shapes(model))
+    return weights

@@ -1,0 +1,42 @@
+"""What is known of a model, in `FILE.json` beside a file that cannot hold it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import write_atomically
+from stlm_jax.weights.file import FORMAT
+
+
+def sidecar_path(path: str | Path) -> Path:
+    """Where the description of the file `path` is."""
+    return Path(f"{path}.json")
+
+
+def write_sidecar(path: str | Path, description: Mapping[str, Any]) -> None:
+    """Writes the description of the file `path`.
+
+    Raises:
+      OSError: the disk or the permissions refuse.
+    """
+    write_atomically(sidecar_path(path), json.dumps(description, indent=2) + "\n")
+
+
+def read_sidecar(path: str | Path) -> dict[str, Any]:
+    """The description of the file `path`, empty where there is none of ours.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    sidecar = sidecar_path(path)
+    try:
+        description = json.loads(sidecar.read_text(encoding="utf-8"))
+        if not isinstance(description, dict):
+            raise ValueError(f"it holds a {type(description).__name__}")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{sidecar}: not a description of {path} ({error})") from error
+    return description if description.get("format") == FORMAT else {}

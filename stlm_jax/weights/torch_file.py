@@ -1,0 +1,92 @@
+"""Opening published checkpoints: `.pt`, `.pth` or `.safetensors`, memory-mapped, never executed."""
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.file import LazyTensor, is_ours, is_safetensors, open_safetensors
+
+WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the state dict
+PARALLEL_PREFIX = "module."  # what torch's DataParallel puts before every name
+
+_ZIP = b"PK\x03\x04"
+
+
+def open_state_dict(path: str | Path) -> dict[str, LazyTensor]:
+    """The tensors of a published checkpoint by name; wrapping keys and prefixes are taken off.
+
+    Only the tensors that are read come into memory, but for files that torch wrote before 1.6.
+
+    Raises:
+      UserError: the file is absent or damaged, or holds anything but tensors.
+    """
+    if is_ours(path):
+        raise UserError(f"{path}: already a weights file of stlm_jax, not a published checkpoint")
+    if Path(path).suffix == ".safetensors" or is_safetensors(path):
+        tensors, _ = open_safetensors(path)
+    else:
+        tensors = _open_torch(path)
+    if not tensors:
+        raise UserError(f"{path}: holds no tensors")
+    if all(name.startswith(PARALLEL_PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PARALLEL_PREFIX): x for name, x in tensors.items()}
+    return tensors
+
+
+def _open_torch(path: str | Path) -> dict[str, LazyTensor]:
+    loaded = _load(path)
+    while isinstance(loaded, Mapping):
+        inner = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        if not inner:
+            break
+        loaded = inner[0]
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict of tensors")
+    return {str(name): _tensor(path, name, value) for name, value in loaded.items()}
+
+
+def _load(path: str | Path) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{path}: needs torch; pip install 'stlm_jax[convert]'") from None
+    try:
+        with open(path, "rb") as file:
+            mapped = file.read(len(_ZIP)) == _ZIP  # older files cannot be memory-mapped
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such weights file") from None
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise UserError(
+            f"{path}: damaged, or holds Python objects{what}, which are never executed; "
+            "save the model's state_dict() alone"
+        ) from error
+    except Exception as error:
+        reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
+        raise UserError(f"{path}: truncated, or not a torch checkpoint ({reason})") from error
+
+
+def _tensor(path: str | Path, name: Any, value: Any) -> LazyTensor:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise UserError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise UserError(f"{path}: {name} is not a plain tensor of numbers")
+
+    def read() -> np.ndarray:
+        tensor = value.detach()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+    return LazyTensor(tuple(value.shape), read)

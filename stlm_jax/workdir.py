@@ -1,0 +1,138 @@
+"""The folder of a run: what its files are called, and what says with what it was made.
+
+WORKDIR/config.json, run.json, compilation_cache/
+WORKDIR/CATEGORY/checkpoints/, calibration.json, metrics.jsonl, TensorBoard events
+WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
+WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures
+"""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from stlm_jax.config import default, flatten, is_other_training
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import write_atomically, write_json
+
+CONFIG = "config.json"
+RUN = "run.json"
+COMPILATION_CACHE = "compilation_cache"
+CHECKPOINTS = "checkpoints"
+CALIBRATION = "calibration.json"
+TRAINING_METRICS = "metrics.jsonl"
+PROFILE = "profile"
+RESULTS = "results"
+REPORT = "report.html"
+METRICS, DETAILS = "metrics.json", "details.json"
+TABLE, TABLE_CSV = "table.md", "table.csv"
+PANELS = "panels"
+PREDICTIONS = "predict"
+SCORES_CSV, SCORES_JSON = "scores.csv", "scores.json"
+SEEDS = "seeds.json"  # of runs that are compared
+
+_LIBRARIES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
+    "scikit-learn", "pillow",
+)  # fmt: skip
+
+
+def trained_categories(workdir: Path) -> list[str]:
+    """The names of the categories that have checkpoints, sorted."""
+    return sorted(folder.parent.name for folder in workdir.glob(f"*/{CHECKPOINTS}"))
+
+
+def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a work folder that was trained with another configuration, naming what differs."""
+    path = workdir / CONFIG
+    if not path.is_file():
+        return
+    # A key that came after the run was made had the effect of its default.
+    before = flatten(_as_stored(default())) | flatten(read_config(path))
+    now = flatten(_as_stored(config))
+    for key in [*now, *(k for k in before if k not in now)]:
+        old, new = before.get(key, "absent"), now.get(key, "absent")
+        if old != new and is_other_training(key, config.optimizer.decay):
+            raise UserError(
+                f"{workdir} was trained with config.{key}={_shown(old)}, now it is {_shown(new)}: "
+                f"use another --workdir, or --config.{key}={_shown(old)} to go on with this one"
+            )
+
+
+def read_config(path: Path) -> ml_collections.ConfigDict:
+    """The configuration that a run was trained with, from its `config.json`."""
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: it says what the run was trained with") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a configuration ({error}); use another --workdir") from error
+
+
+def read_run(workdir: Path) -> dict[str, Any]:
+    """What `run.json` says of the run's last start; empty where it cannot be read."""
+    try:
+        content = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_run(workdir: Path, config: ml_collections.ConfigDict, command: tuple[str, ...]) -> None:
+    """Writes `config.json` and `run.json`, which keeps earlier starts under `previous`."""
+    write_atomically(workdir / CONFIG, config.to_json(indent=2) + "\n")
+    last = read_run(workdir)
+    earlier = [*last.pop("previous", []), last] if last else []
+    write_json(workdir / RUN, {**describe_run(config, command), "previous": earlier})
+
+
+def describe_run(config: ml_collections.ConfigDict, command: tuple[str, ...]) -> dict[str, Any]:
+    """Seed, source revision, versions, devices, command line and start time of this process."""
+    import jax  # here: a mistyped flag is answered without
+
+    return {
+        "seed": config.seed,
+        "git_revision": git_revision(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "command": shlex.join(command),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """Commit of the source tree, with `-dirty` after it for changed files; None outside git."""
+    folder = folder or Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty",
+               "--exclude=*"]  # fmt: skip
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _as_stored(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(json.loads(config.to_json()))
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
