@@ -33,7 +33,7 @@ def sample(image_path: Path, texture_path: Path, size: int, seed: int) -> tuple[
 
 
 def make(*arguments) -> float:
-    """Make a sample and say how much of it is changed: nothing large leaves the process."""
+    """Makes a sample and says how much of it is changed: nothing large leaves the process."""
     return float(sample(*arguments)[2].mean())
 
 

@@ -15,7 +15,7 @@ LONG_FILES = (
     "test_onnx.py",
     "test_resume.py",
     "test_golden_features.py",
-    "test_inference.py",
+    "test_detector.py",
     "test_description.py",
     "test_calibrated_run.py",
     "test_stablehlo.py",

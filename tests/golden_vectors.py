@@ -2,6 +2,10 @@
 
 import importlib.util
 
+from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.weights import layouts
+from stlm_jax.weights.published import convert
+
 
 def weights_of(folder):
     """The module `weights` in the folder of golden vectors; it knows the folder as `folder`."""
@@ -10,3 +14,13 @@ def weights_of(folder):
     spec.loader.exec_module(module)
     module.folder = folder
     return module
+
+
+def sam_variables(tensors, model):
+    """Variables of a `Sam` from a SAM or MobileSAM state dict."""
+    return convert(tensors, variable_shapes(model))
+
+
+def stlm_variables(two_stream, segmentation, model):
+    """Variables of an `Stlm` from the two published state dicts."""
+    return convert(layouts.join(two_stream, segmentation), variable_shapes(model))

@@ -13,11 +13,7 @@ OUTPUTS = ("anomaly_map", "anomaly_score")
 
 
 def open_session(model: str | bytes):
-    """An onnxruntime session on CPU of a file's name or content.
-
-    Raises:
-      UserError: onnxruntime is not installed.
-    """
+    """An onnxruntime session on CPU of a file's name or content."""
     try:
         import onnxruntime
     except ImportError:
@@ -37,17 +33,12 @@ class OnnxModel:
     """A detector's `.onnx`, made by `conversion.to_onnx`.
 
     Attributes:
-      metadata: what the file says of itself, text by name.
-      description: category, image size, geometry and thresholds.
+        metadata: what the file says of itself, text by name.
+        description: category, image size, geometry and thresholds.
     """
 
     def __init__(self, path: str | Path):
-        """Opens a file.
-
-        Raises:
-          UserError: it is absent, damaged, or was not made by `conversion.to_onnx`; or onnxruntime
-            is not installed.
-        """
+        """Opens a file."""
         if not Path(path).is_file():
             raise UserError(f"{path}: there is no such file")
         try:

@@ -21,7 +21,7 @@ class MetricWriter:
     """
 
     def __init__(self, directory: Path, start: int = 0, events: bool = True):
-        """Open the files of `directory`; `start` is the step that training resumes from."""
+        """Opens the files of `directory`; `start` is the step that training resumes from."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / FILE
         write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, start)))
@@ -30,7 +30,7 @@ class MetricWriter:
         self._events = event_writer(directory, **purged) if events else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line `{"step": step, name: value, …}` and the same events."""
+        """Appends one line `{"step": step, name: value, …}` and the same events."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if self._events:
@@ -43,13 +43,13 @@ class MetricWriter:
         return self._events is not None
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Write images, (H, W, 3) uint8 by name, as events; nothing where there are none."""
+        """Writes images, (H, W, 3) uint8 by name, as events; nothing where there are none."""
         if self._events:
             for name, pixels in images.items():
                 self._events.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flushes and closes the files."""
         self._file.close()
         if self._events:
             self._events.close()

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 _LOG_INTERVAL = 30.0  # seconds between lines where the output is no terminal
-_TERMINAL = "{desc}  {n_fmt}/{total_fmt} |{bar:20}| {rate_fmt}  left {remaining}{postfix}"
-_LOG = "{desc}  {n_fmt}/{total_fmt}  {rate_fmt}  left {remaining}{postfix}"
+_TERMINAL = "{desc}  {n_fmt}/{total_fmt} |{bar:20}| {rate_noinv_fmt}  left {remaining}{postfix}"
+_LOG = "{desc}  {n_fmt}/{total_fmt}  {rate_noinv_fmt}  left {remaining}{postfix}"
 
 
 def note(message: str) -> None:

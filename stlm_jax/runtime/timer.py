@@ -9,7 +9,7 @@ class Timer:
 
     def __init__(self, step: int, clock: Callable[[], float] = time.monotonic):
         """Starts at `step`."""
-        self._clock = clock
+        self._clock, self._rate = clock, 0.0
         self.restart(step)
 
     def restart(self, step: int) -> None:
@@ -17,8 +17,9 @@ class Timer:
         self._mark = self._clock(), step
 
     def rate(self, step: int) -> float:
-        """Steps a second since the last reading or restart, 0.0 where none was done."""
+        """Steps a second since the last reading or restart; where none was done, as it was."""
         now = self._clock()
         then, before = self._mark
-        self._mark = now, step
-        return (step - before) / (now - then) if step > before and now > then else 0.0
+        if step > before and now > then:
+            self._rate, self._mark = (step - before) / (now - then), (now, step)
+        return self._rate

@@ -38,8 +38,8 @@ class TrainingLog:
         """Sets the metrics of a step aside; they may not be computed yet."""
         self._waiting = step, metrics
 
-    def write(self) -> None:
-        """Writes what was set aside, if anything; waits until it is computed."""
+    def write(self, done: int) -> None:
+        """Writes what was set aside, if anything, once it is computed; `done` steps were begun."""
         if self._waiting is None:
             return
         step, metrics = self._waiting
@@ -48,7 +48,7 @@ class TrainingLog:
         if not math.isfinite(values["loss"]):
             raise NotFiniteError(f"the loss became {values['loss']} at step {step}")
         self._progress.reach(step, {name: values[name] for name in _SHOWN})
-        self.writer.write(step, values | {"steps_per_second": self._timer.rate(step)})
+        self.writer.write(step, values | {"steps_per_second": self._timer.rate(done)})
 
     @contextlib.contextmanager
     def pause(self, step: int) -> Iterator[None]:

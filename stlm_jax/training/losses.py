@@ -25,9 +25,9 @@ def focal_loss(prediction, target, gamma):
     """Mean focal loss on probabilities, without class weights (published: `focal_loss`).
 
     Args:
-      prediction: probability of an anomaly, any shape.
-      target: 0 or 1, the same shape.
-      gamma: exponent of the modulating factor.
+        prediction: probability of an anomaly, any shape.
+        target: 0 or 1, the same shape.
+        gamma: exponent of the modulating factor.
     """
     p = jnp.clip(prediction, _PROBABILITY_MARGIN, 1.0 - _PROBABILITY_MARGIN)
     p_true = p * target + (1.0 - p) * (1.0 - target)
@@ -43,11 +43,11 @@ def reduce_mask(mask, size: tuple[int, int]):
     """The target of the segmentation: bilinear without antialias, then ≥ 0.5, as published.
 
     Args:
-      mask: (N, H, W), 0 or 1.
-      size: of the feature maps.
+        mask: (N, H, W), 0 or 1.
+        size: of the feature maps.
 
     Returns:
-      (N, *size) float32, 0 or 1.
+        (N, *size) float32, 0 or 1.
     """
     reduced = resize_bilinear(mask[..., None].astype(jnp.float32), size)[..., 0]
     return (reduced >= 0.5).astype(jnp.float32)

@@ -20,11 +20,7 @@ RULES = (
 
 
 def group_of(path: str) -> str:
-    """The optimiser's name for a parameter's path, as in 'segmentation/res_0/conv1/kernel'.
-
-    Raises:
-      ValueError: not exactly one rule matches.
-    """
+    """The optimiser's name for a parameter's path, as in 'segmentation/res_0/conv1/kernel'."""
     groups = [group for pattern, group in RULES if re.search(pattern, path)]
     if len(groups) != 1:
         raise ValueError(f"parameter {path} matches {len(groups)} optimiser rules, not one")
@@ -48,8 +44,8 @@ def rate_factor(step, decay_steps):
     """What the learning rates of a step are multiplied with.
 
     Args:
-      step: updates done before it.
-      decay_steps: length of the half cosine from 1 to 0; 0 keeps the rates constant.
+        step: updates done before it.
+        decay_steps: length of the half cosine from 1 to 0; 0 keeps the rates constant.
     """
     progress = jnp.minimum(step / jnp.maximum(decay_steps, 1.0), 1.0)
     return jnp.where(decay_steps > 0, 0.5 * (1.0 + jnp.cos(jnp.pi * progress)), 1.0)

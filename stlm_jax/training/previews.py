@@ -37,7 +37,7 @@ class Previews:
         return self._every > 0 and step % self._every == 0
 
     def write(self, writer: MetricWriter, step: int, state: TrainState, batch: dict) -> None:
-        """Write the images `preview/<number>` of the step that took `batch` and gave `state`."""
+        """Writes the images `preview/<number>` of the step that took `batch` and gave `state`."""
         if not writer.takes_images:
             return
         shown = jax.device_get(self._preview(state, batch))

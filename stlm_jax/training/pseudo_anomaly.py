@@ -18,9 +18,9 @@ class PseudoSample(NamedTuple):
     """One image, made anomalous or left clean.
 
     Attributes:
-      image: (H, W, 3) float32 in 0..255.
-      mask: (H, W) float32, 1 where the image was changed, as far as that is to be seen.
-      beta: the opacity of the original under the mask.
+        image: (H, W, 3) float32 in 0..255.
+        mask: (H, W) float32, 1 where the image was changed, as far as that is to be seen.
+        beta: the opacity of the original under the mask.
     """
 
     image: jax.Array
@@ -36,13 +36,13 @@ def perlin_noise(angles, cells, y, x):
     """Perlin noise at given points.
 
     Args:
-      angles: directions of the lattice's gradients, (G + 1, G + 1) radians.
-      cells: the lattice's cells along y and x, each ≤ G.
-      y: points in 0..1, any shape.
-      x: likewise.
+        angles: directions of the lattice's gradients, (G + 1, G + 1) radians.
+        cells: the lattice's cells along y and x, each ≤ G.
+        y: points in 0..1, any shape.
+        x: likewise.
 
     Returns:
-      float32 of the points' shape, about -1..1.
+        float32 of the points' shape, about -1..1.
     """
     y, x = y * cells[0], x * cells[1]
     row, column = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
@@ -65,7 +65,7 @@ def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5, thre
     Here the noise is evaluated at the rotated points instead of being resampled.
 
     Returns:
-      (H, W) float32, 0 or 1.
+        (H, W) float32, 0 or 1.
     """
     height, width = size
     lattice_key, angle_key, rotation_key = jax.random.split(key, 3)
@@ -90,13 +90,13 @@ def blend(image, texture, mask, beta):
     """image·(1 − m) + (1 − β)·texture·m + β·image·m.
 
     Args:
-      image: (H, W, 3) in 0..255.
-      texture: likewise.
-      mask: (H, W), 0 or 1.
-      beta: opacity of the original.
+        image: (H, W, 3) in 0..255.
+        texture: likewise.
+        mask: (H, W), 0 or 1.
+        beta: opacity of the original.
 
     Returns:
-      (H, W, 3) float32.
+        (H, W, 3) float32.
     """
     image, texture, mask = image.astype(jnp.float32), texture.astype(jnp.float32), mask[..., None]
     return image * (1.0 - mask) + ((1.0 - beta) * texture + beta * image) * mask
@@ -106,12 +106,12 @@ def visible(before, after, difference):
     """Where a person could see a change: near a pixel with a channel that changed by much.
 
     Args:
-      before: (H, W, 3) in 0..255.
-      after: likewise.
-      difference: by more than which a channel must change.
+        before: (H, W, 3) in 0..255.
+        after: likewise.
+        difference: by more than which a channel must change.
 
     Returns:
-      (H, W) bool, true within VISIBLE_RADIUS pixels along each axis.
+        (H, W) bool, true within VISIBLE_RADIUS pixels along each axis.
     """
     change = jnp.abs(after - before.astype(jnp.float32)).max(-1)
     seen = (change > difference).astype(jnp.float32)
@@ -125,12 +125,12 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
     """Makes one training sample.
 
     Args:
-      key: of `jax.random`.
-      image: a good image, (H, W, 3) uint8.
-      textures: the bank to draw from, (T, H, W, 3) uint8.
-      settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_threshold`,
-        `visible_difference`, 0 for the whole mask, and, int32, `perlin_min_exponent` and
-        `perlin_max_exponent`.
+        key: of `jax.random`.
+        image: a good image, (H, W, 3) uint8.
+        textures: the bank to draw from, (T, H, W, 3) uint8.
+        settings: arrays `clean_probability`, `beta_min`, `beta_max`, `perlin_threshold`,
+            `visible_difference`, 0 for the whole mask, and, int32, `perlin_min_exponent` and
+            `perlin_max_exponent`.
     """
     mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
     mask = perlin_mask(

@@ -26,8 +26,8 @@ def policy_numbers(policies: Mapping[str, str], category: str = "") -> dict[str,
     """The numbers of a category's policy for `rotate_batch`, float32 scalars.
 
     Args:
-      policies: `config.data.rotation`.
-      category: one of its keys; any other stands for `default`.
+        policies: `config.data.rotation`.
+        category: one of its keys; any other stands for `default`.
     """
     right_angles, degrees = POLICIES[policies.get(category, policies[DEFAULT])]
     return {
@@ -44,12 +44,12 @@ def rotate(image, quarter_turns, degrees):
     float32; by 0° the image itself.
 
     Args:
-      image: (H, W, C) uint8; quarter turns of an oblong one are about its centre, too.
-      quarter_turns: int32, 0..3.
-      degrees: float32, any.
+        image: (H, W, C) uint8; quarter turns of an oblong one are about its centre, too.
+        quarter_turns: int32, 0..3.
+        degrees: float32, any.
 
     Returns:
-      (H, W, C) uint8.
+        (H, W, C) uint8.
     """
     height, width = image.shape[:2]
     angle = jnp.deg2rad(degrees)
@@ -93,13 +93,13 @@ def rotate_batch(key, images, settings):
     """Turns every image of a batch by a random angle of its own.
 
     Args:
-      key: of the training step, whose other draws are independent of this one's.
-      images: (N, H, W, C) uint8.
-      settings: arrays `right_angles`, 0 or 1, and `degrees`; where both are 0,
-        the images are returned as they are.
+        key: of the training step, whose other draws are independent of this one's.
+        images: (N, H, W, C) uint8.
+        settings: arrays `right_angles`, 0 or 1, and `degrees`; where both are 0,
+            the images are returned as they are.
 
     Returns:
-      (N, H, W, C) uint8.
+        (N, H, W, C) uint8.
     """
 
     def turned(images):

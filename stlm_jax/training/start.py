@@ -17,9 +17,6 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
 
     `checkpoint` is a file as `load_sam` takes, or 'demo' for the one that ships with the package,
     'random' for an untrained teacher (seeded), 'none' to train without guidance: (None, None).
-
-    Raises:
-      UserError: no checkpoint is given, or the file cannot be used.
     """
     name, checkpoint = config.teacher.name, config.teacher.checkpoint
     if checkpoint == "none":
@@ -50,9 +47,6 @@ def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Arr
     Random, then by `config.student.checkpoint`: of an STLM everything is taken over. Of a SAM with
     TinyViT encoder (or 'demo') it is the prompt constants and the decoder, and with `student.init`
     = 'mobile_sam' the encoder too, into both streams.
-
-    Raises:
-      UserError: the checkpoint does not fit the student.
     """
     path = config.student.checkpoint
     if not path and config.student.init == "mobile_sam":

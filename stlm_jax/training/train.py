@@ -158,7 +158,7 @@ class Trainer:
                 stopping = stop.requested
                 due = done % config.checkpoint.every_steps == 0 or done == total or stopping
                 if due and done > start:
-                    log.write()
+                    log.write(done)
                     with log.pause(done):
                         save(checkpoints, done, state, loader)
                 if done == total:
@@ -177,7 +177,7 @@ class Trainer:
                 done += 1
                 # Reading a number waits for its step, so those of the last logged one are read
                 # while the device works on this one.
-                log.write()
+                log.write(done)
                 if done % config.log.every_steps == 0 or done == total:
                     log.put(done, metrics)
                 if self.previews.due(done):

@@ -59,7 +59,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
-        """Open `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
+        """Opens `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
         self.directory = Path(directory).absolute()
         self._manager: Any = None
         if read_only and not self.directory.is_dir():
@@ -203,7 +203,7 @@ class Checkpoints:
                 )
 
     def close(self) -> None:
-        """Release Orbax's resources."""
+        """Releases Orbax's resources."""
         if self._manager:
             self._manager.close()
 
@@ -216,7 +216,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Orbax's log, which prints whole tracebacks of errors that are handled here."""
+    """Silences Orbax's log, which prints whole tracebacks of errors that are handled here."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
@@ -273,7 +273,7 @@ def _describe(array: np.ndarray) -> list:
 
 
 def _disk_problem(error: BaseException) -> str | None:
-    """Say in words what the disk refused; None where the error is of another kind."""
+    """Says in words what the disk refused; None where the error is of another kind."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left on the disk"
     text = str(error)  # the array store reports the same as a plain exception

@@ -92,11 +92,7 @@ class Description:
 
     @classmethod
     def read(cls, path: str | Path, values: Mapping[str, Any]) -> Self:
-        """The description in `values`, numbers or their text; what is missing has its default.
-
-        Raises:
-            UserError: a value is damaged; `path` is the file that holds it.
-        """
+        """The description in `values`, numbers or their text; what is missing has its default."""
         try:
             geometry = values.get("geometry", cls.geometry)
             if geometry not in GEOMETRIES:

@@ -7,6 +7,7 @@ and what a writer adds.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import struct
@@ -37,6 +38,8 @@ _CODES = {
 _READABLE = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
 _LENGTH = struct.Struct("<Q")  # of the header, which the file begins with
 
+# A tensor to write: name, shape, dtype (float32, float16, bfloat16 or int64), and a function that
+# gives the array, which is cast to the dtype.
 Entry = tuple[str, tuple[int, ...], Any, Callable[[], np.ndarray]]
 
 
@@ -44,9 +47,7 @@ Entry = tuple[str, tuple[int, ...], Any, Callable[[], np.ndarray]]
 class LazyTensor:
     """Shape known, content read by `np.asarray(tensor, dtype)`, each time anew.
 
-    Attributes:
-      shape: of the content.
-      read: gives the content; a NumPy array, which may be a view of a memory-mapped file.
+    What `read` gives may be a view of a memory-mapped file.
     """
 
     shape: tuple[int, ...]
@@ -62,9 +63,9 @@ class Weights:
     """What a weights file holds.
 
     Attributes:
-      variables: {'params': …, 'batch_stats': …}, nested, float32 NumPy leaves.
-      unused: published name to array, float32 or int64, in torch's axis order.
-      metadata: of the file.
+        variables: {'params': …, 'batch_stats': …}, nested, float32 NumPy leaves.
+        unused: published name to array, float32 or int64, in torch's axis order.
+        metadata: of the file.
     """
 
     variables: dict[str, Any]
@@ -73,22 +74,13 @@ class Weights:
 
 
 def write_safetensors(
-    path: str | Path,
-    tensors: Iterable[Entry],
-    metadata: Mapping[str, str],
+    path: str | Path, tensors: Iterable[Entry], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file with one tensor in memory at a time; the file is whole or absent.
+    """Writes a safetensors file, whole or not at all, with one tensor in memory at a time.
 
-    Args:
-      path: the file; folders are made as needed.
-      tensors: name, shape, dtype (float32, float16, bfloat16 or int64) and a function that gives
-        the array, which is cast to the dtype.
-      metadata: of the file.
-
-    Raises:
-      OSError: the disk or the permissions refuse.
+    The library's own writer wants all of them at once, which for ViT-H is twice the file.
     """
-    # Wide types first: so every tensor is aligned.
+    # Wide types first, so that every tensor is aligned.
     entries = sorted(tensors, key=lambda entry: -np.dtype(entry[2]).itemsize)
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -109,21 +101,8 @@ def write_safetensors(
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
-def write_weights(
-    path: str | Path,
-    tensors: Iterable[Entry],
-    metadata: Mapping[str, str],
-) -> None:
-    """Writes a weights file, as `write_safetensors` does.
-
-    Args:
-      path: the file.
-      tensors: as for `write_safetensors`, named as the head of this module says.
-      metadata: `kind` at least; `format`, `version` and an empty `layout` are added.
-
-    Raises:
-      OSError: the disk or the permissions refuse.
-    """
+def write_weights(path: str | Path, tensors: Iterable[Entry], metadata: Mapping[str, str]) -> None:
+    """Writes a weights file; of the metadata `kind` at least must be given."""
     if metadata["kind"] not in KINDS:
         raise ValueError(f"kind {metadata['kind']!r}: must be one of {KINDS}")
     added = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "version": __version__}
@@ -131,11 +110,7 @@ def write_weights(
 
 
 def open_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-    """The tensors of any safetensors file, memory-mapped, and its metadata.
-
-    Raises:
-      UserError: the file is absent, damaged, or of a type that NumPy has not.
-    """
+    """The tensors of any safetensors file, memory-mapped, and its metadata."""
     try:
         file = safe_open(str(path), framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -147,7 +122,9 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
     for name, tensor in slices.items():
         if tensor.get_dtype() not in _READABLE:
             raise UserError(f"{path}: {name} is {tensor.get_dtype()}; store it as float32")
-        tensors[name] = LazyTensor(tuple(tensor.get_shape()), _reader(file, name))
+        tensors[name] = LazyTensor(
+            tuple(tensor.get_shape()), functools.partial(file.get_tensor, name)
+        )
     return tensors, file.metadata() or {}
 
 
@@ -163,37 +140,21 @@ def check_format(path: str | Path, metadata: Mapping[str, Any]) -> None:
         )
 
 
-def _reader(file: Any, name: str) -> Callable[[], np.ndarray]:
-    return lambda: file.get_tensor(name)
-
-
 def open_weights(
     path: str | Path,
 ) -> tuple[dict[str, LazyTensor], dict[str, LazyTensor], dict[str, str]]:
-    """A weights file, memory-mapped: variables by 'params/…/leaf', unused tensors, metadata.
-
-    Raises:
-      UserError: the file is absent, damaged, or not a weights file of this package.
-    """
+    """A weights file, memory-mapped: variables by 'params/…/leaf', unused tensors, metadata."""
     tensors, metadata = open_safetensors(path)
     check_format(path, metadata)
     if metadata.get("kind") not in KINDS:
         raise UserError(f"{path}: its kind is {metadata.get('kind')!r}, none of {', '.join(KINDS)}")
-    unused = {
-        name.removeprefix(UNUSED_FOLDER): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(UNUSED_FOLDER)
-    }
-    variables = {name: x for name, x in tensors.items() if not name.startswith(UNUSED_FOLDER)}
-    return variables, unused, metadata
+    unused = dict.fromkeys(name for name in tensors if name.startswith(UNUSED_FOLDER))
+    variables = {name: tensor for name, tensor in tensors.items() if name not in unused}
+    return variables, {n.removeprefix(UNUSED_FOLDER): tensors[n] for n in unused}, metadata
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Reads a weights file; half-precision tensors become float32.
-
-    Raises:
-      UserError: the file is absent, damaged, or not a weights file of this package.
-    """
+    """Reads a weights file; half-precision tensors become float32."""
     lazy, lazy_unused, metadata = open_weights(path)
     variables = {name: np.asarray(tensor, np.float32) for name, tensor in lazy.items()}
     unused = {name: np.asarray(tensor) for name, tensor in lazy_unused.items()}
@@ -204,11 +165,7 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def nest(path: str | Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors named 'params/…/leaf' or 'batch_stats/…/leaf' as a nested dictionary.
-
-    Raises:
-      UserError: one is named otherwise; `path` is the file that holds them.
-    """
+    """Tensors named 'params/…/leaf' or 'batch_stats/…/leaf' as a nested dictionary."""
     tree: dict[str, Any] = {}
     for name, tensor in tensors.items():
         if not re.fullmatch(r"(params|batch_stats)(/[^/]+){2,}", name):

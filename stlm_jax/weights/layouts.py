@@ -43,7 +43,7 @@ def table(variables: Mapping[str, Any]) -> dict[Path, str]:
     """Path and published name of every variable, one to one.
 
     Args:
-      variables: {'params': …, 'batch_stats': …}, nested.
+        variables: {'params': …, 'batch_stats': …}, nested.
     """
     names = {path: torch_name(path[1:]) for path in traverse_util.flatten_dict(variables)}
     if len(set(names.values())) != len(names):
@@ -59,11 +59,7 @@ def used_shapes(variables: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 def published_tensors(layout: str) -> dict[str, Spec]:
-    """Name, shape and dtype of every tensor of a published layout.
-
-    Raises:
-      KeyError: `layout` is none of `SAM_LAYOUTS` and `STLM_LAYOUTS`.
-    """
+    """Name, shape and dtype of every tensor of a published layout."""
     stlm = layout in STLM_LAYOUTS
     model = build_stlm(default()) if stlm else build_sam(SAM_LAYOUTS[layout])
     used = used_shapes(variable_shapes(model))
@@ -93,10 +89,7 @@ def detect_layout(shapes: Shapes) -> str:
     """What a checkpoint is, by its tensors; some of them may be missing.
 
     Returns:
-      One of `SAM_LAYOUTS` or `STLM_LAYOUTS`, or the name in `SAM_VARIANTS` of an unpublished SAM.
-
-    Raises:
-      UserError: it is none of them.
+        One of `SAM_LAYOUTS` or `STLM_LAYOUTS`, or the name in `SAM_VARIANTS` of an unpublished SAM.
     """
     parts = {name.split(".", 1)[0] for name in shapes}
     if parts & {"encoderT", "encoderS"}:
@@ -108,11 +101,7 @@ def detect_layout(shapes: Shapes) -> str:
 
 
 def sam_variant(shapes: Shapes) -> str:
-    """The name in `SAM_VARIANTS` of the SAM that has these tensors.
-
-    Raises:
-      UserError: there is none.
-    """
+    """The name in `SAM_VARIANTS` of the SAM that has these tensors."""
     vit = _width(shapes, r"image_encoder\.blocks\.\d+\.(norm\d|attn\.proj|mlp\.lin2)\.")
     tiny_vit = _width(shapes, "image_encoder" + _TINY_VIT_OUTPUTS)
     for name, variant in SAM_VARIANTS.items():
@@ -127,11 +116,7 @@ def sam_variant(shapes: Shapes) -> str:
 
 
 def stlm_config(shapes: Shapes) -> ml_collections.ConfigDict:
-    """The published configuration with the widths of the STLM (layout `stlm`) of these tensors.
-
-    Raises:
-      UserError: no student that can be built has them.
-    """
+    """The published configuration with the widths of the STLM (layout `stlm`) of these tensors."""
     config = default()
     width = _width(shapes, r"encoder[TS]" + _TINY_VIT_OUTPUTS)
     channels = _width(shapes, rf"{SEGMENTATION_PREFIX}")

@@ -15,6 +15,7 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights import layouts
 from stlm_jax.weights.file import Weights, is_ours, nest, read_weights
 from stlm_jax.weights.published import read_checkpoint
+from stlm_jax.weights.shapes import require_same_shapes
 
 _ASSETS = pathlib.Path(__file__).resolve().parents[1] / "assets"
 DEMO_TEACHER = _ASSETS / "demo_teacher.npz"
@@ -25,11 +26,7 @@ Variables = dict[str, Any]
 
 
 def read_npz(path: str | pathlib.Path) -> Variables:
-    """Variables of an `.npz` whose keys are 'collection/module/…/leaf', as float32.
-
-    Raises:
-      UserError: the file is absent or damaged, or holds something else.
-    """
+    """Variables of an `.npz` whose keys are 'collection/module/…/leaf', as float32."""
     try:
         with np.load(path, allow_pickle=False) as file:
             flat = {name: file[name].astype(np.float32) for name in file.files}
@@ -46,32 +43,19 @@ def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables
         {name: tuple(x.shape) for name, x in traverse_util.flatten_dict(tree, sep="/").items()}
         for tree in (variables, target)
     )
-    missing = sorted(expected.keys() - actual.keys())
-    unexpected = sorted(actual.keys() - expected.keys())
-    misshapen = sorted(k for k in actual.keys() & expected.keys() if actual[k] != expected[k])
-    found = [
-        f"{kind}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-        )
-        if names
-    ]
-    if found:
-        raise UserError(f"{path}: the weights are of another model; " + "; ".join(found))
+    try:
+        require_same_shapes(actual, expected, listed=5)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def read_file(path: str | pathlib.Path, segmentation: str | pathlib.Path | None = None) -> Weights:
     """Weights from a file of any kind.
 
     Args:
-      path: a weights file, a published torch file, an `.npz` of a SAM, or what ships with the
-        package: 'demo', the teacher, or 'demo_student'.
-      segmentation: the FA module's torch file, where `path` is the two-stream half of an STLM.
-
-    Raises:
-      UserError: a file cannot be used, or `segmentation` is given for a whole model.
+        path: a weights file, a published torch file, an `.npz` of a SAM, or what ships with the
+            package: 'demo', the teacher, or 'demo_student'.
+        segmentation: the FA module's torch file, where `path` is the two-stream half of an STLM.
     """
     path = _SHIPPED.get(str(path), path)
     ours, is_npz = is_ours(path), pathlib.Path(path).suffix == ".npz"
@@ -95,14 +79,7 @@ def sam_name(path: str | pathlib.Path, weights: Weights) -> str:
 
 
 def load_sam(path: str | pathlib.Path) -> tuple[Sam, Variables]:
-    """A SAM of whatever variant the file is, and its variables as NumPy arrays.
-
-    Args:
-      path: a weights file, a published torch file, an `.npz`, or 'demo'.
-
-    Raises:
-      UserError: the file cannot be used, or is of no SAM.
-    """
+    """A SAM of whatever variant the file is, as `read_file` takes it, and its NumPy variables."""
     weights = read_file(path)
     sam = build_sam(sam_name(path, weights))
     check_tree(path, weights.variables, variable_shapes(sam))

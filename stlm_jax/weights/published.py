@@ -20,6 +20,7 @@ from stlm_jax.weights.description import Description, text_values
 from stlm_jax.weights.digest import weights_digest
 from stlm_jax.weights.file import UNUSED_FOLDER, Entry, LazyTensor, Weights, nest
 from stlm_jax.weights.names import from_torch_layout
+from stlm_jax.weights.shapes import require_same_shapes
 from stlm_jax.weights.sidecar import read_sidecar, sidecar_path
 from stlm_jax.weights.torch_file import open_state_dict
 from stlm_jax.weights.unused import Spec, unused_tensors
@@ -29,46 +30,17 @@ Target = Mapping[str, Any]  # {'params': …, 'batch_stats': …} with leaves th
 
 
 def match(tensors: Tensors, target: Target) -> dict[str, Spec]:
-    """Checks that tensors fill a tree of variables exactly.
-
-    Returns:
-      The known-unused ones among them.
-
-    Raises:
-      UserError: tensors are missing, unexpected or misshapen; all of them are listed.
-    """
+    """Checks that tensors fill a tree of variables exactly; the known-unused ones among them."""
     used = layouts.used_shapes(target)
     known_unused = unused_tensors(used)
-    expected = used | {name: spec.shape for name, spec in known_unused.items()}
+    optional = {name: spec.shape for name, spec in known_unused.items()}
     shapes = _shapes(tensors)
-    problems = {
-        "missing": [name for name in used if name not in shapes],
-        "unexpected": [name for name in shapes if name not in expected],
-        "misshapen": [
-            f"{name} {shape}, not {expected[name]}"
-            for name, shape in shapes.items()
-            if shape != expected.get(name, shape)
-        ],
-    }
-    found = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise UserError("the weights are of another model; " + "; ".join(found))
+    require_same_shapes(shapes, used, optional)
     return {name: spec for name, spec in known_unused.items() if name in shapes}
 
 
 def convert(tensors: Tensors, target: Target) -> dict[str, Any]:
-    """Fills a tree of variables from a published state dict.
-
-    Args:
-      tensors: name to array.
-      target: the tree to fill.
-
-    Returns:
-      A tree like `target`, float32 NumPy leaves that are copies.
-
-    Raises:
-      UserError: tensors are missing, unexpected or misshapen; all of them are listed.
-    """
+    """A tree like `target`, filled from a published state dict; float32 NumPy leaves, copies."""
     match(tensors, target)
     return traverse_util.unflatten_dict(
         {
@@ -82,26 +54,16 @@ def _variable(tensor: ArrayLike, leaf: str) -> np.ndarray:
     return from_torch_layout(leaf, np.asarray(tensor, np.float32))
 
 
-def sam_variables(tensors: Tensors, model: nn.Module) -> dict[str, Any]:
-    """Variables of `stlm_jax.models.sam.Sam` from a SAM or MobileSAM state dict."""
-    return convert(tensors, variable_shapes(model))
-
-
-def stlm_variables(two_stream: Tensors, segmentation: Tensors, model: nn.Module) -> dict[str, Any]:
-    """Variables of `stlm_jax.models.stlm.Stlm` from the two published state dicts."""
-    return convert(layouts.join(two_stream, segmentation), variable_shapes(model))
-
-
 @dataclasses.dataclass(frozen=True)
 class PublishedCheckpoint:
     """A published checkpoint, checked but not yet read.
 
     Attributes:
-      layout: published name, 'stlm' for an STLM; or the name of an unpublished SAM variant.
-      tensors: published name to tensor; the names of the layout `stlm` for an STLM.
-      unused: the known-unused ones among them.
-      target: shapes of the variables that the others fill.
-      known: of an STLM, what the description beside the file says, as metadata.
+        layout: published name, 'stlm' for an STLM; or the name of an unpublished SAM variant.
+        tensors: published name to tensor; the names of the layout `stlm` for an STLM.
+        unused: the known-unused ones among them.
+        target: shapes of the variables that the others fill.
+        known: of an STLM, what the description beside the file says, as metadata.
     """
 
     layout: str
@@ -146,13 +108,9 @@ def open_checkpoint(
     """Opens a published checkpoint and checks it against the model that it is of.
 
     Args:
-      path: `.pt`, `.pth` or `.safetensors`.
-      segmentation: the FA module's file, where `path` is the two-stream half of an STLM.
-      layout: what `path` must be, of `SAM_LAYOUTS` or 'stlm'; detected when not given.
-
-    Raises:
-      UserError: a file cannot be read, is of another layout or no known one, or does not fill
-        its model exactly.
+        path: `.pt`, `.pth` or `.safetensors`.
+        segmentation: the FA module's file, where `path` is the two-stream half of an STLM.
+        layout: what `path` must be, of `SAM_LAYOUTS` or 'stlm'; detected when not given.
     """
     tensors, found = _open(path)
     family = layouts.STLM if found in layouts.STLM_LAYOUTS else found
@@ -213,5 +171,5 @@ def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
 
 
 def read_checkpoint(path: str | Path, segmentation: str | Path | None = None) -> Weights:
-    """A published checkpoint converted in memory; raises as `open_checkpoint` does."""
+    """A published checkpoint, converted in memory."""
     return open_checkpoint(path, segmentation).read()

@@ -16,20 +16,12 @@ def sidecar_path(path: str | Path) -> Path:
 
 
 def write_sidecar(path: str | Path, description: Mapping[str, Any]) -> None:
-    """Writes the description of the file `path`.
-
-    Raises:
-      OSError: the disk or the permissions refuse.
-    """
+    """Writes the description of the file `path`."""
     write_atomically(sidecar_path(path), json.dumps(description, indent=2) + "\n")
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any]:
-    """The description of the file `path`, empty where there is none of ours.
-
-    Raises:
-      UserError: it is damaged.
-    """
+    """The description of the file `path`, empty where there is none of ours."""
     sidecar = sidecar_path(path)
     try:
         description = json.loads(sidecar.read_text(encoding="utf-8"))

@@ -22,9 +22,6 @@ def open_state_dict(path: str | Path) -> dict[str, LazyTensor]:
     """The tensors of a published checkpoint by name; wrapping keys and prefixes are taken off.
 
     Only the tensors that are read come into memory, but for files that torch wrote before 1.6.
-
-    Raises:
-      UserError: the file is absent or damaged, or holds anything but tensors.
     """
     if is_ours(path):
         raise UserError(f"{path}: already a weights file of stlm_jax, not a published checkpoint")

@@ -27,11 +27,11 @@ def unused_tensors(used: Mapping[str, Shape]) -> dict[str, Spec]:
     """The known-unused tensors that belong to the used ones.
 
     Args:
-      used: published name to shape, of a SAM, an STLM or one of its parts. An STLM's segmentation
-        is prefixed 'segmentation.'.
+        used: published name to shape, of a SAM, an STLM or one of its parts. An STLM's segmentation
+            is prefixed 'segmentation.'.
 
     Returns:
-      Published name to shape and dtype: float32, or int64 of `num_batches_tracked`.
+        Published name to shape and dtype: float32, or int64 of `num_batches_tracked`.
     """
     found: dict[str, Spec] = {}
     for name, shape in used.items():

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from flax import traverse_util
+from golden_vectors import stlm_variables
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from small_student import evaluated, make_images, make_student
@@ -23,7 +24,6 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.description import Calibration
 from stlm_jax.weights.digest import weights_digest
 from stlm_jax.weights.file import write_weights
-from stlm_jax.weights.published import stlm_variables
 
 onnx = pytest.importorskip("onnx")
 ir = pytest.importorskip("onnx_ir")

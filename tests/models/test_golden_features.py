@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from golden_vectors import sam_variables, stlm_variables
 
 from stlm_jax.config import default
 from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.models.segmentation import cosine_distance_map
-from stlm_jax.weights.published import sam_variables, stlm_variables
 
 TOLERANCE = 1e-4
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import traverse_util
-from golden_vectors import weights_of
+from golden_vectors import sam_variables, stlm_variables, weights_of
 
 from stlm_jax.config import default
 from stlm_jax.models import tiny_vit
@@ -31,7 +31,6 @@ from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import create_train_state
 from stlm_jax.training.step import apply, gradients, teacher_features
 from stlm_jax.weights.names import torch_name
-from stlm_jax.weights.published import sam_variables, stlm_variables
 
 pytestmark = pytest.mark.slow
 

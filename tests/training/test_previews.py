@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from miniature import write_config
 
-from stlm_jax.drawing.panel import draw_panel
+from stlm_jax.drawing.panel import _font, draw_panel
 from stlm_jax.models.build import build_stlm
 from stlm_jax.runtime.metric_writer import MetricWriter
 from stlm_jax.settings import parse
@@ -90,6 +90,7 @@ def test_training_goes_on_without_the_library_that_draws(
     config, model, step, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    _font.cache_clear()  # it ships the font
     previews = Previews(config, model)
     batch, state, _ = step
     with MetricWriter(tmp_path) as writer:

@@ -99,7 +99,7 @@ def test_right_angles_are_equally_frequent_and_small_angles_come_on_top():
 def test_without_a_rotation_images_are_the_same_and_its_key_is_nobody_elses():
     images = np.stack([noise(32, 32)] * 2)
     key = jax.random.key(7)
-    hyper = hyperparameters(default())
+    hyper = hyperparameters(default())["rotation"]
     np.testing.assert_array_equal(rotate_batch(key, images, hyper), images)
     own = jax.random.key_data(jax.random.fold_in(key, rotation._STREAM))
     of_pseudo_anomalies = jax.random.key_data(jax.random.split(key, 4096))
@@ -121,7 +121,7 @@ def test_members_of_an_ensemble_may_have_policies_of_their_own():
     images = np.stack([noise(32, 32)] * 2)
     config = default()
     config.data.rotation.update({"wood": "small", "tile": "right_angles"})
-    members = [hyperparameters(config, name) for name in ("pill", "wood", "tile")]
+    members = [hyperparameters(config, name)["rotation"] for name in ("pill", "wood", "tile")]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     turn = jax.vmap(rotate_batch, in_axes=(None, None, 0))
     found = np.asarray(jax.jit(turn)(jax.random.key(5), images, stacked))
@@ -135,8 +135,8 @@ def test_members_of_an_ensemble_may_have_policies_of_their_own():
 def test_a_category_without_a_policy_has_the_default_one():
     config = default()
     config.data.rotation.update({"wood": "right_angles"})
-    assert float(hyperparameters(config, "wood")["rotation_right_angles"]) == 1
-    assert float(hyperparameters(config, "pill")["rotation_degrees"]) == 0
+    assert float(hyperparameters(config, "wood")["rotation"]["right_angles"]) == 1
+    assert float(hyperparameters(config, "pill")["rotation"]["degrees"]) == 0
     config.data.rotation.default = "small"
-    assert float(hyperparameters(config, "pill")["rotation_degrees"]) == 5
-    assert float(hyperparameters(config)["rotation_degrees"]) == 5
+    assert float(hyperparameters(config, "pill")["rotation"]["degrees"]) == 5
+    assert float(hyperparameters(config)["rotation"]["degrees"]) == 5

@@ -7,7 +7,7 @@ from PIL import Image
 
 from conversion.to_torch import convert_file
 from conversion.torch_stlm import TorchStlm
-from stlm_jax.inference.detector import Detector, Sam
+from stlm_jax.inference import Detector, Sam
 from stlm_jax.main import main
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.description import Calibration, Description
@@ -97,7 +97,7 @@ def test_a_threshold_decides():
     scores = np.array([0.2, 0.5, 0.7], np.float32)
     calibration = Calibration(0.5, 0.1, 0.5, "held_out", 9)
     detector = Detector(
-        lambda x: (np.zeros((4, 16, 16), np.float32), scores[[0, 1, 2, 2]]),
+        lambda x: {"map": np.zeros((4, 16, 16), np.float32), "score": scores[[0, 1, 2, 2]]},
         Description(image_size=16, calibration=calibration),
     )
     found = detector(np.zeros((3, 16, 16, 3), np.uint8))
@@ -111,7 +111,7 @@ def test_padding_is_cut_off_and_does_not_count():
     square = np.ones((1, 32, 32), np.float32)
     square[:, 8:24] = 0.25  # where an image twice as wide as high lies
     description = Description(image_size=32, geometry="pad", score_top_k=5)
-    detector = Detector(lambda x: (square, np.ones(1, np.float32)), description)
+    detector = Detector(lambda x: {"map": square, "score": np.ones(1, np.float32)}, description)
     found = detector(np.zeros((1, 20, 40, 3), np.uint8))
     assert found.anomaly_map.shape == (1, 20, 40)
     assert np.all(found.anomaly_map == 0.25) and found.score.tolist() == [0.25]
