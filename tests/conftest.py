@@ -3,6 +3,7 @@ import pathlib
 import shutil
 import tempfile
 
+import jax
 import pytest
 
 from stlm_jax.runtime.host_memory import keep_freed_memory
@@ -34,6 +35,9 @@ def pytest_configure(config):
     folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    # JAX has read the environment when it was imported, above: this is for this process.
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.5)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
