@@ -1,3 +1,5 @@
+import ctypes
+import gc
 import os
 import pathlib
 import shutil
@@ -45,6 +47,17 @@ def pytest_collection_modifyitems(items):
     """Long files first; the tests of a file keep their order."""
     rank = {name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_given_back():
+    """A file's programs and arrays are not kept while others run: two workers share 5 GiB."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc; `keep_freed_memory` has it keep what is freed
+        trim(0)
 
 
 @pytest.fixture(scope="session")
