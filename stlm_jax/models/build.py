@@ -64,7 +64,7 @@ def _decoder(variant: SamVariant, dtype):
 
 
 def build_sam(name: str, dtype=jnp.float32) -> Sam:
-    """The SAM variant `name`, one of `SAM_VARIANTS`; raises KeyError for another name."""
+    """The SAM variant `name`, one of `SAM_VARIANTS`."""
     variant = SAM_VARIANTS[name]
     encoder = variant.encoder(
         **variant.encoder_arguments, out_channels=variant.channels, dtype=dtype
@@ -73,11 +73,7 @@ def build_sam(name: str, dtype=jnp.float32) -> Sam:
 
 
 def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
-    """The two-stream model of a configuration; its features are as wide as the teacher's.
-
-    Raises:
-      KeyError: `config.student.encoder` or `config.teacher.name` is not a known name.
-    """
+    """The two-stream model of a configuration; its features are as wide as the teacher's."""
     dtype = jnp.dtype(config.dtype)
     variant = SAM_VARIANTS[config.teacher.name]
     encoder = dict(**ENCODERS[config.student.encoder], out_channels=variant.channels, dtype=dtype)

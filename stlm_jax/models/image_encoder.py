@@ -1,36 +1,30 @@
 """SAM's ViT image encoder (published module: `segment_anything/modeling/image_encoder.py`)."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from stlm_jax.models.layers import (
     LAYER_NORM_2D_EPSILON,
+    Dtype,
     LayerNorm,
     MLPBlock,
     Neck,
     merge_windows,
     partition_windows,
+    shape_only,
     softmax_attention,
 )
 from stlm_jax.models.resize import resize_bilinear, resize_linear
-
-Dtype = Any
 
 PATCH = 16  # pixels
 
 
 def relative_positions(table, size: int):
-    """Rows of a relative-position table for every pair of positions along one axis.
+    """Rows of a relative-position table for every pair of positions along an axis of `size`.
 
-    Args:
-      table: (2 * trained_size - 1, D); interpolated linearly when `size` differs.
-      size: length of the axis.
-
-    Returns:
-      (size, size, D): [query, key].
+    `table` (2 * trained_size - 1, D) is interpolated linearly where `size` is another; the result
+    is (size, size, D): [query, key].
     """
     table = resize_linear(table, 2 * size - 1)
     index = np.arange(size)[:, None] - np.arange(size)[None, :] + size - 1
@@ -53,8 +47,8 @@ class Attention(nn.Module):
         count, height, width, channels = x.shape
         depth = channels // self.heads
         table_shape = (2 * self.table_size - 1, depth)
-        table_h = self.param("rel_pos_h", nn.initializers.zeros, table_shape)
-        table_w = self.param("rel_pos_w", nn.initializers.zeros, table_shape)
+        table_h = self.param("rel_pos_h", shape_only, table_shape)
+        table_w = self.param("rel_pos_w", shape_only, table_shape)
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(count, height * width, 3, self.heads, depth).transpose(2, 0, 3, 1, 4)
         query, key, value = qkv  # (N, heads, h*w, D)
@@ -113,9 +107,7 @@ class ImageEncoderViT(nn.Module):
         del train  # there is no batch statistic and no dropout in it
         grid = self.trained_size // PATCH
         x = PatchProjection(self.embed_dim, self.dtype, name="patch_embed")(x)
-        positions = self.param(
-            "pos_embed", nn.initializers.normal(0.02), (1, grid, grid, self.embed_dim)
-        )
+        positions = self.param("pos_embed", shape_only, (1, grid, grid, self.embed_dim))
         x = x + resize_bilinear(positions, x.shape[1:3]).astype(self.dtype)
         for index in range(self.depth):
             is_global = index in self.global_blocks

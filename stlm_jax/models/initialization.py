@@ -19,18 +19,16 @@ Variables = dict[str, Any]
 _PROBE_SIZE = 64  # pixels; the shapes of variables do not depend on the image's size
 
 
-def _torch_default(fan_in, fan_out):
-    del fan_out
+def _torch_default(fan_in, _):
     return 1.0 / math.sqrt(3.0 * fan_in)  # the deviation of U(±1/√fan_in)
 
 
-def _kaiming_fan_out(fan_in, fan_out):
-    del fan_in
+def _kaiming_fan_out(_, fan_out):
     return math.sqrt(2.0 / fan_out)
 
 
 def _deviation(value: float):
-    return lambda fan_in, fan_out: value
+    return lambda *_: value
 
 
 # The first pattern found in a path 'collection/module/…/leaf' decides: mean, deviation by fans.
@@ -63,26 +61,21 @@ def _rule(path: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def random_variables(model: nn.Module, key: jax.Array) -> Variables:
-    """Untrained variables of `model`, float32.
+    """Untrained variables of a model of images; the same key gives the same weights.
 
-    Args:
-      model: takes an image (N, H, W, 3).
-      key: typed key; the same key gives the same weights.
-
-    Returns:
-      NumPy leaves, so that nothing but the draw is compiled.
+    The leaves are NumPy's, float32, so that nothing but the draw is compiled.
     """
     shapes = traverse_util.flatten_dict(variable_shapes(model), sep="/")
     rules = {path: _rule(path, leaf.shape) for path, leaf in shapes.items()}
-    drawn = sum(leaf.size for path, leaf in shapes.items() if rules[path][1])
+    total = sum(leaf.size for path, leaf in shapes.items() if rules[path][1])
     # Cut at two deviations; dividing by 0.88 gives the cut distribution a deviation of one.
-    normal = np.asarray(jax.random.truncated_normal(key, -2.0, 2.0, (drawn,))) / 0.87962566
+    normal = np.asarray(jax.random.truncated_normal(key, -2.0, 2.0, (total,))) / 0.87962566
     flat, start = {}, 0
     for path, leaf in sorted(shapes.items()):
         mean, deviation = rules[path]
         flat[path] = np.full(leaf.shape, mean, np.float32)
         if deviation:
-            drawn_here = normal[start : start + leaf.size].reshape(leaf.shape)
-            flat[path] += np.float32(deviation) * drawn_here
+            noise = normal[start : start + leaf.size].reshape(leaf.shape)
+            flat[path] += np.float32(deviation) * noise
             start += leaf.size
     return traverse_util.unflatten_dict(flat, sep="/")

@@ -13,6 +13,10 @@ from jax import lax
 
 Dtype = Any
 
+# Modules declare parameters by their shapes; the values come from `models/initialization.py`, or
+# from a checkpoint.
+shape_only = nn.initializers.zeros
+
 TORCH_LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; flax's is 1e-6
 LAYER_NORM_2D_EPSILON = 1e-6  # SAM's LayerNorm2d
 
@@ -25,7 +29,8 @@ def gelu(x: jax.Array) -> jax.Array:
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis, computed in float32, returned in `dtype`.
 
-    Over NHWC's channels this is SAM's `LayerNorm2d`.
+    Over NHWC's channels this is SAM's `LayerNorm2d`. flax's own, without fast variance, multiplies
+    in another order, whose gradient takes a quarter longer on CPU.
     """
 
     epsilon: float = TORCH_LAYER_NORM_EPSILON
@@ -34,8 +39,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Normalises (..., C)."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", shape_only, (x.shape[-1],))
+        bias = self.param("bias", shape_only, (x.shape[-1],))
         x = x.astype(jnp.float32)
         mean = x.mean(-1, keepdims=True)
         centred = x - mean
@@ -57,10 +62,10 @@ class BatchNorm(nn.Module):
     def __call__(self, x, train: bool):
         """Normalises (N, H, W, C); with `train`, by the batch, and updates `batch_stats`."""
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        scale = self.param("scale", shape_only, (channels,))
+        bias = self.param("bias", shape_only, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.zeros, (channels,))
         x = x.astype(jnp.float32)
         if train:
             axes = tuple(range(x.ndim - 1))
@@ -95,7 +100,8 @@ def _pad_map(x, pad):
 def _shifted_depthwise(x, kernel, stride):
     """Depthwise convolution as a sum of shifted products.
 
-    The barriers keep XLA's CPU backend from recomputing `x` in every tap.
+    The barriers, here and in the gradient, keep XLA's CPU backend from recomputing `x` in every
+    tap.
     """
     size = kernel.shape[0]
     height, width = _output_size(x, size, stride)
@@ -159,7 +165,7 @@ _always_grouped = contextvars.ContextVar("always_grouped", default=False)
 
 @contextlib.contextmanager
 def grouped_depthwise() -> Iterator[None]:
-    """While it lasts, `DepthwiseConv` is traced as a grouped convolution for every platform.
+    """Has `DepthwiseConv` traced, within the context, as a grouped convolution for every platform.
 
     For exports to formats that know no platforms. What was jitted before stays as it was traced.
     """
@@ -186,7 +192,7 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x):
         """(N, H, W, C) to (N, H/stride, W/stride, C)."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", shape_only, shape)
         x, kernel, stride = x.astype(self.dtype), kernel.astype(self.dtype), self.stride
         if _always_grouped.get():
             return _grouped_depthwise(x, kernel, stride)
@@ -244,7 +250,7 @@ def partition_windows(x, window: int):
     """Zero-pads (N, H, W, C) at the bottom and right and cuts it into windows.
 
     Returns:
-      (N * windows, window * window, C) and the padded (height, width).
+        The windows (N * windows, window², C) and the padded (height, width).
     """
     count, height, width, channels = x.shape
     pad_height, pad_width = -height % window, -width % window

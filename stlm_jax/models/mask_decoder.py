@@ -1,13 +1,10 @@
 """The part of SAM's mask decoder that gives STLM's second feature level."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stlm_jax.models.layers import Dtype
 from stlm_jax.models.transformer import TwoWayTransformer
-
-Dtype = Any
 
 MASK_TOKENS = 4  # three masks and one for ambiguous prompts
 

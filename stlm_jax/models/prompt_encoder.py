@@ -5,6 +5,8 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from stlm_jax.models.layers import shape_only
+
 
 class PositionEmbeddingRandom(nn.Module):
     """Random Fourier features of positions (published: `PositionEmbeddingRandom`).
@@ -17,20 +19,14 @@ class PositionEmbeddingRandom(nn.Module):
     @nn.compact
     def __call__(self, size: tuple[int, int]):
         """The encoding of a map, (h, w, channels) float32."""
-        matrix = self.param(
-            "positional_encoding_gaussian_matrix",
-            nn.initializers.normal(1.0),
-            (2, self.channels // 2),
-        )
+        shape = (2, self.channels // 2)
+        matrix = self.param("positional_encoding_gaussian_matrix", shape_only, shape)
         height, width = size
         y = (np.arange(height, dtype=np.float32) + 0.5) / height
         x = (np.arange(width, dtype=np.float32) + 0.5) / width
         grid = np.stack(np.meshgrid(x, y), -1) * 2 - 1  # (h, w, [x, y])
-        angle = (
-            2
-            * np.pi
-            * jnp.einsum("hwi,ic->hwc", grid, lax.stop_gradient(matrix), precision="highest")
-        )
+        matrix = lax.stop_gradient(matrix)
+        angle = 2 * np.pi * jnp.einsum("hwi,ic->hwc", grid, matrix, precision="highest")
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
 

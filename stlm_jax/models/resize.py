@@ -8,8 +8,7 @@ import numpy as np
 def interpolation_matrix(in_size: int, out_size: int) -> np.ndarray:
     """Half-pixel linear interpolation along one axis, without antialiasing.
 
-    Returns:
-      (out_size, in_size) float32; every row sums to 1.
+    The matrix is (out_size, in_size) float32, and every row of it sums to 1.
     """
     position = (np.arange(out_size) + 0.5) * (in_size / out_size) - 0.5
     position = np.clip(position, 0.0, in_size - 1)

@@ -24,22 +24,21 @@ class Sam(nn.Module):
     mask_decoder: MaskDecoder
 
     def __call__(self, image, train: bool = False):
-        """Features 1 and 2 of an image.
+        """Features 1 and 2 of an image, as `features` gives them.
 
         Args:
-          image: (N, H, W, 3), uint8 or float in 0..255; H and W multiples of 16.
-          train: whether batch normalisation uses the batch.
-
-        Returns:
-          feature 1, the encoder's embedding, and feature 2, the image side of the decoder's
-          transformer; each (N, H/16, W/16, C) float32.
+            image: (N, H, W, 3), uint8 or float in 0..255; H and W multiples of 16.
+            train: whether batch normalisation uses the batch.
         """
         embedding = self.image_encoder(normalise_pixels(image, self.image_encoder.dtype), train)
         return features(embedding, self.prompt_encoder, self.mask_decoder)
 
 
 def features(embedding, prompt_encoder, mask_decoder):
-    """Both feature levels, float32, of an encoder's embedding (N, h, w, C)."""
+    """Both feature levels of an encoder's embedding (N, h, w, C), each of its shape, float32.
+
+    Feature 1 is the embedding itself, feature 2 the image side of the decoder's transformer.
+    """
     dense_prompt, positions = prompt_encoder(embedding.shape[1:3])
     decoded = mask_decoder(embedding, dense_prompt, positions)
     return embedding.astype(jnp.float32), decoded.astype(jnp.float32)

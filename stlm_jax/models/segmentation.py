@@ -1,16 +1,10 @@
 """STLM's feature aggregation (FA) module: from the two streams' features to an anomaly map."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stlm_jax.models.layers import BatchNorm
+from stlm_jax.models.layers import BatchNorm, Dtype
 from stlm_jax.models.resize import resize_bilinear
-
-Dtype = Any
-
-kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def l2_normalise(x):
@@ -20,14 +14,9 @@ def l2_normalise(x):
 
 
 def aggregate(plain, denoising):
-    """−(p̂ ⊙ d̂) of each level, concatenated over channels.
+    """−(p̂ ⊙ d̂) of each level, concatenated over channels: (N, h, w, levels * C) float32.
 
-    Args:
-      plain: the plain stream's features, one (N, h, w, C) a level.
-      denoising: the denoising stream's, likewise.
-
-    Returns:
-      (N, h, w, levels * C) float32.
+    `plain` and `denoising` are the streams' features, one (N, h, w, C) a level.
     """
     products = [-l2_normalise(p) * l2_normalise(d) for p, d in zip(plain, denoising, strict=True)]
     return jnp.concatenate(products, -1)
@@ -55,7 +44,6 @@ def _conv(features, kernel_size, dtype, name, dilation=1):
         padding=dilation * (kernel_size // 2),
         kernel_dilation=dilation,
         use_bias=False,
-        kernel_init=kaiming_fan_out,
         dtype=dtype,
         name=name,
     )
@@ -122,7 +110,7 @@ class Segmentation(nn.Module):
         x = ASPP(self.features, dtype=self.dtype, name="head_0")(x, train)
         x = _conv(self.features, 3, self.dtype, "head_1")(x)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="head_2")(x, train))
-        x = nn.Conv(1, (1, 1), kernel_init=kaiming_fan_out, dtype=self.dtype, name="head_4")(x)
+        x = nn.Conv(1, (1, 1), dtype=self.dtype, name="head_4")(x)
         return nn.sigmoid(x[..., 0].astype(jnp.float32))
 
 

@@ -15,9 +15,9 @@ class Prediction:
     """What the model says of a batch.
 
     Attributes:
-      plain: the plain stream's features 1 and 2, each (N, H/16, W/16, C) float32.
-      denoising: the denoising stream's.
-      map: the anomaly map at feature scale, (N, H/16, W/16) float32 in 0..1.
+        plain: the plain stream's features 1 and 2, each (N, H/16, W/16, C) float32.
+        denoising: the denoising stream's.
+        map: the anomaly map at feature scale, (N, H/16, W/16) float32 in 0..1.
     """
 
     plain: tuple
@@ -51,8 +51,8 @@ class Stlm(nn.Module):
         """Both streams and the map of an image.
 
         Args:
-          image: (N, H, W, 3), uint8 or float in 0..255; H and W multiples of 16.
-          train: whether batch normalisation uses the batch.
+            image: (N, H, W, 3), uint8 or float in 0..255; H and W multiples of 16.
+            train: whether batch normalisation uses the batch.
         """
         pixels = normalise_pixels(image, self.encoderT.dtype)
         embeddings = jnp.stack([self.encoderT(pixels, train), self.encoderS(pixels, train)], 1)

@@ -1,6 +1,6 @@
 """TinyViT, MobileSAM's image encoder (published module: `mobile_sam/modeling/tiny_vit_sam.py`)."""
 
-from typing import Any
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +9,15 @@ from flax import linen as nn
 from stlm_jax.models.layers import (
     BatchNorm,
     DepthwiseConv,
+    Dtype,
     LayerNorm,
     Neck,
     gelu,
     merge_windows,
     partition_windows,
+    shape_only,
     softmax_attention,
 )
-
-Dtype = Any
 
 
 class ConvBN(nn.Module):
@@ -87,12 +87,10 @@ class PatchMerging(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, H, W, C) to (N, H/stride, W/stride, features)."""
-        conv = dict(features=self.features, dtype=self.dtype)
-        x = gelu(ConvBN(**conv, name="conv1")(x, train))
-        x = ConvBN(kernel_size=3, stride=self.stride, depthwise=True, **conv, name="conv2")(
-            x, train
-        )
-        return ConvBN(**conv, name="conv3")(gelu(x), train)
+        conv = functools.partial(ConvBN, self.features, dtype=self.dtype)
+        x = gelu(conv(name="conv1")(x, train))
+        x = conv(3, self.stride, depthwise=True, name="conv2")(x, train)
+        return conv(name="conv3")(gelu(x), train)
 
 
 class Attention(nn.Module):
@@ -107,9 +105,9 @@ class Attention(nn.Module):
         """(windows, window², C) to the same."""
         count, length, channels = x.shape
         depth = channels // self.heads
-        biases = self.param("attention_biases", nn.initializers.zeros, (self.heads, self.window**2))
-        y, x_ = np.divmod(np.arange(length), self.window)
-        offsets = np.abs(y[:, None] - y) * self.window + np.abs(x_[:, None] - x_)
+        biases = self.param("attention_biases", shape_only, (self.heads, self.window**2))
+        row, column = np.divmod(np.arange(length), self.window)
+        offsets = np.abs(row[:, None] - row) * self.window + np.abs(column[:, None] - column)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(count, length, self.heads, 3, depth).transpose(3, 0, 2, 1, 4)
@@ -178,9 +176,8 @@ class Stage(nn.Module):
             else:
                 x = MBConv(dtype=self.dtype, name=name)(x, train)
         if self.features_out:
-            x = PatchMerging(self.features_out, self.stride, self.dtype, name="downsample")(
-                x, train
-            )
+            merging = PatchMerging(self.features_out, self.stride, self.dtype, name="downsample")
+            x = merging(x, train)
         return x
 
 

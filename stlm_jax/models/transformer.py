@@ -1,13 +1,9 @@
 """SAM's two-way transformer (published module: `segment_anything/modeling/transformer.py`)."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stlm_jax.models.layers import LayerNorm, MLPBlock, softmax_attention
-
-Dtype = Any
+from stlm_jax.models.layers import Dtype, LayerNorm, MLPBlock, softmax_attention
 
 
 class Attention(nn.Module):
@@ -28,10 +24,8 @@ class Attention(nn.Module):
             x = x.reshape(*x.shape[:2], self.heads, inner // self.heads)
             return x.transpose(0, 2, 1, 3)  # (N, heads, L, D)
 
-        scale = (inner // self.heads) ** -0.5
-        y = softmax_attention(
-            heads(query, "q_proj"), heads(key, "k_proj"), heads(value, "v_proj"), scale
-        )
+        projected = heads(query, "q_proj"), heads(key, "k_proj"), heads(value, "v_proj")
+        y = softmax_attention(*projected, scale=(inner // self.heads) ** -0.5)
         y = y.transpose(0, 2, 1, 3).reshape(*query.shape[:2], inner)
         return nn.Dense(channels, dtype=self.dtype, name="out_proj")(y)
 
@@ -48,7 +42,6 @@ class TwoWayAttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, queries, keys, query_pe, key_pe):
         """Tokens (N, T, C) and image (N, h*w, C), with their positions; returns both, updated."""
-        norm = dict(dtype=self.dtype)
         cross = dict(heads=self.heads, downsample=self.downsample, dtype=self.dtype)
         self_attn = Attention(self.heads, dtype=self.dtype, name="self_attn")
         if self.skip_first_layer_pe:
@@ -56,17 +49,17 @@ class TwoWayAttentionBlock(nn.Module):
         else:
             q = queries + query_pe
             queries = queries + self_attn(q, q, queries)
-        queries = LayerNorm(**norm, name="norm1")(queries)
+        queries = LayerNorm(dtype=self.dtype, name="norm1")(queries)
         queries = queries + Attention(**cross, name="cross_attn_token_to_image")(
             queries + query_pe, keys + key_pe, keys
         )
-        queries = LayerNorm(**norm, name="norm2")(queries)
+        queries = LayerNorm(dtype=self.dtype, name="norm2")(queries)
         queries = queries + MLPBlock(self.mlp_dim, nn.relu, self.dtype, name="mlp")(queries)
-        queries = LayerNorm(**norm, name="norm3")(queries)
+        queries = LayerNorm(dtype=self.dtype, name="norm3")(queries)
         keys = keys + Attention(**cross, name="cross_attn_image_to_token")(
             keys + key_pe, queries + query_pe, queries
         )
-        return queries, LayerNorm(**norm, name="norm4")(keys)
+        return queries, LayerNorm(dtype=self.dtype, name="norm4")(keys)
 
 
 class TwoWayTransformer(nn.Module):
