@@ -72,9 +72,6 @@ def build(
 
     Returns:
         The folder of every category.
-
-    Raises:
-        UserError: `raw` or `name` cannot be used, or a file cannot be read.
     """
     name = name or source
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):

@@ -47,11 +47,7 @@ def _run(argv: list[str]) -> int:
 
 
 def check(config: ml_collections.ConfigDict) -> int:
-    """Read the set, print the table and every problem; the exit status.
-
-    Raises:
-        UserError: there is no such set, or it does not hold a category.
-    """
+    """Read the set, print the table and every problem; the exit status."""
     dataset.prepare(config)
     source = open_source(config)
     listings: dict[str, Listing] = {}

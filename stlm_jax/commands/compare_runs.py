@@ -68,10 +68,6 @@ def over_seeds(folders: Sequence[str | Path], out: str | Path) -> str:
     Args:
         folders: the workdirs of two runs or more.
         out: the folder to write to, made when absent.
-
-    Raises:
-        UserError: fewer runs, one is not evaluated, two have the same seed, or they differ in
-            another key of the configuration or in how or what was evaluated.
     """
     if len(folders) < 2:
         raise UserError("give two runs or more, which differ in --config.seed")

@@ -31,12 +31,7 @@ IMAGES = 2000
 
 
 def write_half(trained: Path, output: Path) -> None:
-    """Writes the model of a run's category folder as a weights file in float16.
-
-    Raises:
-      UserError: there is no trained model in the folder.
-      OSError: the disk or the permissions refuse.
-    """
+    """Writes the model of a run's category folder as a weights file in float16."""
     flat = traverse_util.flatten_dict(load_trained(trained).variables, sep="/")
 
     def entry(name: str) -> Entry:
@@ -46,13 +41,7 @@ def write_half(trained: Path, output: Path) -> None:
 
 
 def pretrain(settings: Settings, images: int, output: Path) -> None:
-    """Draws the set, trains, writes the weights.
-
-    Args:
-      settings: of the training; its `data.root` gets the images.
-      images: how many to draw.
-      output: the weights file.
-    """
+    """Draws so many images into the settings' `data.root`, trains on them, writes the weights."""
     good_images.write_set(Path(settings.config.data.root), images, settings.config.seed)
     train(settings.config, settings.workdir, settings.command)
     write_half(settings.workdir / good_images.CATEGORY, output)

@@ -50,63 +50,58 @@ def save(path: pathlib.Path, flat: dict[str, np.ndarray]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def draw_pools(arguments, extractor) -> tuple[targets.Pool, targets.Pool]:
+def draw_pools(arguments, extractor: targets.Extractor) -> tuple[targets.Pool, targets.Pool]:
     """The training pool, and one of photographs that training never sees, whitened alike."""
-    size, seed = arguments.size, arguments.seed
-    channels = SAM_VARIANTS[TEACHER].channels
 
-    def raw(names, count, stream, label):
+    def draw(names, count, stream, label):
         photographs = images.read_photographs(names)
-        drawn = targets.draw_images(photographs, count, size, (seed, stream), f"{label}: images")
-        levels = targets.extract(extractor, drawn, label=f"{label}: targets")
-        return (drawn, *levels)
+        seed = (arguments.seed, stream)
+        drawn = targets.draw_images(photographs, count, arguments.size, seed, f"{label}: images")
+        return drawn, targets.extract_features(extractor, drawn, f"{label}: targets")
 
-    training = raw(images.TRAINING_PHOTOGRAPHS, arguments.images, 0, "training")
-    held_out = raw(images.HELD_OUT_PHOTOGRAPHS, HELD_OUT, 1, "held out")
-    whitenings = (
-        targets.fit_whitening(training[1], channels, arguments.whitening, seed),
-        targets.fit_whitening(training[2], channels, arguments.whitening, seed),
+    training = draw(images.TRAINING_PHOTOGRAPHS, arguments.images, 0, "training")
+    held_out = draw(images.HELD_OUT_PHOTOGRAPHS, HELD_OUT, 1, "held out")
+    channels = SAM_VARIANTS[TEACHER].channels
+    whitening = targets.fit_whitening(training[1], channels, arguments.whitening, arguments.seed)
+    first, second = (
+        targets.Pool(pixels, targets.whiten(features, whitening))
+        for pixels, features in (training, held_out)
     )
-    return targets.make_pool(training, whitenings), targets.make_pool(held_out, whitenings)
+    return first, second
 
 
-def measure(model, variables, rounded, pool: targets.Pool, kind: str) -> dict[str, float]:
+def measure(model, variables, rounded, pool: targets.Pool) -> dict[str, float]:
     """Held-out figures of the rounded teacher, as the card gives them."""
-    exact = quality.features(model, variables, pool.images)
-    found = quality.features(model, rounded, pool.images)
     noise = np.random.default_rng(0).normal(0, 5, pool.images.shape)
     noisy = np.clip(pool.images + noise, 0, 255).astype(np.uint8)
-    disturbed = quality.features(model, rounded, noisy)
-    wanted = (pool.targets, distil.feature_2_targets(pool, kind))
+    levels = zip(
+        quality.features(model, rounded, pool.images),
+        quality.features(model, variables, pool.images),
+        quality.features(model, rounded, noisy),
+        (pool.targets, distil.centred(pool.targets.astype(np.float32))),
+        strict=True,
+    )
     figures: dict[str, float] = {}
-    for level in (0, 1):
+    for level, (feature, exact, disturbed, target) in enumerate(levels, 1):
         figures |= {
-            f"feature{level + 1}_cosine_to_target": quality.mean_cosine(
-                found[level], wanted[level]
-            ),
-            f"feature{level + 1}_spread": quality.spread(found[level]),
-            f"feature{level + 1}_spread_within_image": quality.spread(found[level], False),
-            f"target{level + 1}_spread": quality.spread(wanted[level]),
-            f"target{level + 1}_spread_within_image": quality.spread(wanted[level], False),
-            f"feature{level + 1}_cosine_under_noise": quality.mean_cosine(
-                disturbed[level], found[level]
-            ),
-            f"feature{level + 1}_rounding_error": quality.relative_error(
-                found[level], exact[level]
-            ),
+            f"feature{level}_cosine_to_target": quality.mean_cosine(feature, target),
+            f"feature{level}_spread": quality.spread(feature),
+            f"feature{level}_spread_within_image": quality.spread(feature, False),
+            f"target{level}_spread": quality.spread(target),
+            f"target{level}_spread_within_image": quality.spread(target, False),
+            f"feature{level}_cosine_under_noise": quality.mean_cosine(disturbed, feature),
+            f"feature{level}_rounding_error": quality.relative_error(feature, exact),
         }
     return {name: round(value, 5) for name, value in figures.items()}
 
 
-def pretrain(arguments, extractor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Draws, distils, measures.
-
-    Args:
-      arguments: see `parse_arguments`.
-      extractor: a `stlm_jax.pretraining.targets.Extractor`.
+def pretrain(
+    arguments: argparse.Namespace, extractor: targets.Extractor
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Draws, distils, measures; `arguments` are those of `parse_arguments`.
 
     Returns:
-      The teacher as flat float16 arrays, and its figures with the settings that made it.
+        The teacher as flat float16 arrays, and its figures with the settings that made it.
     """
     begin = time.monotonic()
     training, held_out = draw_pools(arguments, extractor)
@@ -122,29 +117,17 @@ def pretrain(arguments, extractor) -> tuple[dict[str, np.ndarray], dict[str, Any
     decoder = dataclasses.replace(encoder, epochs=arguments.decoder_epochs)
 
     def progress(label, schedule):
-        steps = schedule.steps(arguments.images)
-        return Progress(label, steps, unit="step").reach
+        return Progress(label, schedule.steps(arguments.images), unit="step").reach
 
     variables = distil.train_encoder(
-        model,
-        variables,
-        training,
-        encoder,
-        arguments.seed,
-        progress("encoder", encoder),
+        model, variables, training, encoder, arguments.seed, progress("encoder", encoder),
         arguments.centred_weight,
-    )
+    )  # fmt: skip
     variables = distil.train_decoder(
-        model,
-        variables,
-        training,
-        arguments.feature2,
-        decoder,
-        arguments.seed + 1,
-        progress("decoder", decoder),
+        model, variables, training, decoder, arguments.seed + 1, progress("decoder", decoder)
     )
     flat = half_precision(variables)
-    figures = measure(model, variables, full_precision(flat), held_out, arguments.feature2)
+    figures = measure(model, variables, full_precision(flat), held_out)
     settings = {name: value for name, value in vars(arguments).items() if name != "output"}
     minutes = round((time.monotonic() - begin) / 60, 1)
     return flat, {"settings": settings, "minutes": minutes, "held_out": figures}
@@ -170,7 +153,6 @@ def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace
         "--centred-weight", type=float, default=0.5, help="share of the loss inside images"
     )
     parser.add_argument("--start", help="an npz to go on from; default: random weights")
-    parser.add_argument("--feature2", choices=distil.FEATURE_2, default="centred")
     parser.add_argument(
         "--output", type=pathlib.Path, default=DEMO_TEACHER, help="the npz to write"
     )
@@ -191,7 +173,7 @@ def main(command_line: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> None:
     from stlm_jax.pretraining.efficientnet_lite import EfficientNetLite0  # needs torch
 
-    flat, figures = pretrain(arguments, EfficientNetLite0())
+    flat, figures = pretrain(arguments, EfficientNetLite0().features)
     save(arguments.output, flat)
     note(f"wrote {arguments.output} ({arguments.output.stat().st_size / 1e6:.2f} MB)")
     print(json.dumps(figures, indent=2))

@@ -32,9 +32,6 @@ class ImageCache:
             reader: how they are read.
             budget: bytes of decoded images to keep at most.
             label: of the progress line.
-
-        Raises:
-            ImageError: for the first file that cannot be read, unless `reader.skip`.
         """
         shape = (reader.size, reader.size, 3)
         room = int(min(len(paths), budget / np.prod(shape)))
@@ -53,11 +50,7 @@ class ImageCache:
         return len(self._files)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Image `index`; not to be written to.
-
-        Raises:
-            ImageError: it is not kept and cannot be read any more.
-        """
+        """Image `index`; not to be written to."""
         if index < min(len(self._kept), len(self._files)):
             return self._kept[index]
         return self._reader.view(self._files[index]).pixels

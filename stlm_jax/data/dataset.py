@@ -23,9 +23,6 @@ def prepare(config: ml_collections.ConfigDict) -> None:
 
     Writes the demo set where `data.demo` asks for it, and puts the names that the source holds in
     the place of `all` in `data.categories`.
-
-    Raises:
-        UserError: the source, or one of the categories, is missing.
     """
     if config.data.demo and config.data.root:
         write_demo(Path(config.data.root))
@@ -44,9 +41,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Look for what the listings of all categories show to be wrong; opens no image.
 
     What a run would not stop at is noted, one line for each kind of problem.
-
-    Raises:
-        UserError: a run would stop, at the first problem that the text names.
     """
     texture_files(config.data.texture_root)
     source = open_source(config)
@@ -66,22 +60,14 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def scan(config: ml_collections.ConfigDict, category: str) -> Listing:
-    """What there is of a category, the images that `config.calibration` holds out told apart.
-
-    Raises:
-        UserError: the category cannot be read.
-    """
+    """What there is of a category, the images that `config.calibration` holds out told apart."""
     listing = open_source(config).scan(category)
     records = hold_out(listing.records, config.calibration.held_out, config.seed, category)
     return dataclasses.replace(listing, records=records)
 
 
 def split_of(config: ml_collections.ConfigDict, category: str, split: str) -> list[Record]:
-    """The records of a category whose `Record.split` is `split`, in their order.
-
-    Raises:
-        UserError: the category cannot be read.
-    """
+    """The records of a category whose `Record.split` is `split`, in their order."""
     return [record for record in scan(config, category).records if record.split == split]
 
 

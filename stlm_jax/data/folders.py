@@ -10,11 +10,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 
 def visible(folder: Path) -> list[Path]:
-    """What `folder` holds and does not hide, sorted.
-
-    Raises:
-        UserError: when the folder cannot be listed.
-    """
+    """What `folder` holds and does not hide, sorted."""
     try:
         return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
@@ -33,11 +29,7 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly in `folder` by suffix, sorted; hidden files do not count.
-
-    Raises:
-        UserError: when the folder cannot be listed.
-    """
+    """The image files directly in `folder` by suffix, sorted; hidden files do not count."""
     return [p for p in visible(folder) if is_image(p)]
 
 

@@ -83,19 +83,12 @@ def open_rgb(path: ImageFile) -> Image.Image:
     EXIF orientation is applied; of several frames the first counts; palettes and CMYK are
     converted; transparent pixels are laid over black; 16-bit and float grey values are scaled from
     the file's own minimum and maximum to 0..255 (a constant image becomes black).
-
-    Raises:
-        ImageError: when the file is missing, no image, damaged, or larger than PIL's limit.
     """
     return _guarded(path, lambda: _to_rgb(_open(path)))
 
 
 def mode_of(path: ImageFile) -> str:
-    """What PIL calls the kind of a file's pixels, such as `RGB` or `I;16`; decodes none.
-
-    Raises:
-        ImageError: as `open_rgb`.
-    """
+    """What PIL calls the kind of a file's pixels, such as `RGB` or `I;16`; decodes none."""
 
     def read() -> str:
         with Image.open(_content(path)) as image:
@@ -113,9 +106,6 @@ def read_image(path: ImageFile, size: int | None) -> np.ndarray:
 
     Returns:
         (size, size, 3) or (H, W, 3) uint8, resized bilinearly by PIL as in the published code.
-
-    Raises:
-        ImageError: as `open_rgb`.
     """
     image = open_rgb(path)
     if size is not None:
@@ -137,9 +127,6 @@ def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.nda
 
     Returns:
         (size, size) or (H, W) uint8 in {0, 1}.
-
-    Raises:
-        ImageError: as `open_rgb`; several files differ in size.
     """
     paths = [path] if isinstance(path, (str, os.PathLike, StoredFile)) else list(path)
     masks = [mask_of(read_mask_values(p)) for p in paths]
@@ -152,11 +139,7 @@ def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.nda
 
 
 def read_mask_values(path: ImageFile) -> np.ndarray:
-    """The values of a ground truth's pixels, (H, W) float32; of a palette's colours 0 or 1.
-
-    Raises:
-        ImageError: as `open_rgb`.
-    """
+    """The values of a ground truth's pixels, (H, W) float32; of a palette's colours 0 or 1."""
 
     def read() -> np.ndarray:
         image = _open(path)

@@ -75,10 +75,6 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
             seed: of the order, 0 to 2**32 - 1.
             transfer: done to a batch ahead of time, in a thread, such as `jax.device_put`.
             processes: how many there are.
-
-        Raises:
-            UserError: when `batch_size` is not positive, cannot be divided among the processes, or
-                exceeds the images.
         """
         if batch_size < 1:
             raise UserError(f"train.batch_size: {batch_size} is not positive: set it to 1 or more")
@@ -111,11 +107,7 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         return {**self._order, "grain": self._iterator.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue at a place that `get_state` gave.
-
-        Raises:
-            UserError: when it belongs to a stream of another seed, batch size, or image count.
-        """
+        """Continue at a place that `get_state` gave."""
         order = {key: value for key, value in state.items() if key != "grain"}
         if order != self._order:
             raise UserError(

@@ -43,11 +43,7 @@ class ImageReader:
     skip: bool = False
 
     def view(self, path: ImageFile) -> View:
-        """One file.
-
-        Raises:
-            ImageError: it cannot be read, whatever `skip` is.
-        """
+        """One file."""
         return self.view_of(open_rgb(path))
 
     def view_of(self, image: Image.Image) -> View:
@@ -70,9 +66,6 @@ def readable(
         read: raises `ImageError` where it cannot.
         skip: whether a file that cannot be read is left out, with a note, or raises.
         ahead: how many results may wait to be taken.
-
-    Raises:
-        ImageError: for the first file that cannot be read, unless `skip`.
     """
 
     def attempt(file: S) -> T | ImageError:

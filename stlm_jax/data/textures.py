@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from stlm_jax.data import tfds_file
-from stlm_jax.data.demo.texture import bundled_photograph
 from stlm_jax.data.folders import is_image
 from stlm_jax.data.images import read_image
+from stlm_jax.data.photographs import photograph_file
 from stlm_jax.data.reader import readable
 from stlm_jax.data.records import File
 from stlm_jax.data.threads import in_threads
@@ -32,12 +32,9 @@ def texture_files(root: str | os.PathLike[str]) -> Sequence[File]:
         root: a folder; `tfds:` and a data set that TFDS has prepared in its data folder, or such a
             data set's folder, as in `tfds:dtd` or `tfds:/data/dtd`: the images of all its splits;
             or '' for those that scikit-image ships.
-
-    Raises:
-        UserError: `root` is none of these, or scikit-image is not installed.
     """
     if not os.fspath(root):
-        return [bundled_photograph(name) for name in PHOTOGRAPHS]
+        return [photograph_file(name) for name in PHOTOGRAPHS]
     if os.fspath(root).startswith(PREPARED):
         return tfds_file.images_of(os.fspath(root).removeprefix(PREPARED))
     folder = Path(root)
@@ -79,10 +76,6 @@ def read_texture_bank(
 
     Returns:
         (count, size, size, 3) uint8.
-
-    Raises:
-        UserError: when `root` holds no images or `count` is not positive.
-        ImageError: when an image that was drawn cannot be read, unless `skip`.
     """
     if count < 1:
         raise UserError(f"data.texture_count: {count} is not positive: set it to 1 or more")

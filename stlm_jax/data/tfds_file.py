@@ -56,11 +56,7 @@ class StoredFile:
 
 
 def version_folder(folder: str) -> str:
-    """`folder` itself where it holds a prepared data set, else that of the newest version in it.
-
-    Raises:
-        UserError: neither.
-    """
+    """`folder` itself where it holds a prepared data set, else that of the newest version in it."""
     from etils import epath
 
     path = epath.Path(folder)
@@ -75,11 +71,7 @@ def version_folder(folder: str) -> str:
 
 @functools.cache
 def builder(folder: str) -> Any:
-    """TFDS's read-only builder of a folder that `version_folder` gave.
-
-    Raises:
-        UserError: the folder is damaged.
-    """
+    """TFDS's read-only builder of a folder that `version_folder` gave."""
     import tensorflow_datasets as tfds
 
     try:
@@ -90,11 +82,7 @@ def builder(folder: str) -> Any:
 
 @functools.cache
 def examples(folder: str, split: str) -> Sequence[dict[str, Any]]:
-    """The examples of a split, by random access; `image` and `masks` are the files' bytes.
-
-    Raises:
-        UserError: the data set has no such feature, or was not written as ArrayRecord.
-    """
+    """The examples of a split, by random access; `image` and `masks` are the files' bytes."""
     import tensorflow_datasets as tfds
 
     class KeepBytes(tfds.decode.SkipDecoding):
@@ -122,9 +110,6 @@ def images_of(name: str) -> list[StoredFile]:
 
     Args:
         name: the data set's folder, or its name in TFDS's own data folder.
-
-    Raises:
-        UserError: it is not there, holds no images or was not written as ArrayRecord.
     """
     import tensorflow_datasets as tfds
 

@@ -39,11 +39,7 @@ def metric_shape(resolution: str, image_size: int, own: Shape) -> Shape:
 
 
 def read_truth(record: Record, shape: Shape) -> Truth:
-    """The ground truth of `record` in `shape`; a pixel counts where half of what it covers does.
-
-    Raises:
-        ImageError: a mask cannot be read.
-    """
+    """The ground truth of `record` in `shape`; a pixel counts where half of what it covers does."""
     if not record.has_truth:
         return Truth(None)
     if not record.masks:

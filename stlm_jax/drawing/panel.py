@@ -74,10 +74,6 @@ def draw_panel(
         score: printed beside the title.
         scale: its colours and the threshold.
         tile: width in pixels of each of the pictures, at least `MINIMAL_TILE`.
-
-    Raises:
-        UserError: matplotlib is missing.
-        ValueError: a shape or dtype is wrong, or the map is not finite.
     """
     scale = scale or Scale()
     if tile < MINIMAL_TILE:

@@ -21,9 +21,7 @@ Variables = dict[str, Any]
 Report = Callable[[int, dict[str, float]], None]
 
 ENCODER = "image_encoder"
-FEATURE_2 = ("denoised", "centred", "deeper")
 SENSOR_NOISE = 10.0  # largest standard deviation, grey levels, of what feature 1 must ignore
-CORRUPTED_SHARE = 0.3  # of an image's 16 px blocks, for the denoised feature 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +78,11 @@ def batches(count: int, schedule: Schedule, seed: int):
         queue = queue[schedule.batch_size :]
 
 
-def _run(step, state, pool_size: int, schedule: Schedule, seed: int, inputs, report: Report):
+def _run(step, state, images, targets, schedule: Schedule, seed: int, report: Report):
     """Applies `step` to every batch; reports the loss averaged over the last few steps."""
     average, key = None, jax.random.key(seed)
-    for index, chosen in enumerate(batches(pool_size, schedule, seed)):
-        state, loss = step(state, jax.random.fold_in(key, index), *inputs(chosen))
+    for index, chosen in enumerate(batches(len(images), schedule, seed)):
+        state, loss = step(state, jax.random.fold_in(key, index), images[chosen], targets[chosen])
         loss = float(loss)
         average = loss if average is None else 0.95 * average + 0.05 * loss
         report(index + 1, {"1-cos": average})
@@ -133,67 +131,21 @@ def train_encoder(
 
     params = variables["params"][ENCODER]
     state = (params, variables.get("batch_stats", {}), optimiser.init(params))
-    state = _run(
-        step,
-        state,
-        len(pool.images),
-        schedule,
-        seed,
-        lambda chosen: (pool.images[chosen], pool.targets[chosen]),
-        report,
-    )
-    return {"params": {**variables["params"], ENCODER: state[0]}, "batch_stats": state[1]}
-
-
-def corrupt(key, images):
-    """Blends each image with its neighbour in the batch, on random 16 px blocks.
-
-    Args:
-      key: a JAX key.
-      images: (N, H, W, 3) uint8.
-
-    Returns:
-      The same shape, float32 in 0..255.
-    """
-    images = images.astype(jnp.float32)
-    count, height, width, _ = images.shape
-    where_key, weight_key, noise_key = jax.random.split(key, 3)
-    blocks = jax.random.uniform(where_key, (count, height // 64, width // 64, 1))
-    field = jax.image.resize(blocks, (count, height // 16, width // 16, 1), "cubic")
-    mask = (field > jnp.quantile(field, 1 - CORRUPTED_SHARE)).astype(jnp.float32)
-    mask = jnp.repeat(jnp.repeat(mask, 16, 1), 16, 2)
-    weight = jax.random.uniform(weight_key, (count, 1, 1, 1), minval=0.3, maxval=1.0) * mask
-    mixed = images * (1 - weight) + jnp.roll(images, 1, 0) * weight
-    return mixed + SENSOR_NOISE * jax.random.normal(noise_key, images.shape)
-
-
-def feature_2_targets(pool: Pool, kind: str) -> np.ndarray:
-    """(N, h, w, K): what feature 2 learns.
-
-    `denoised`: feature 1's targets, from corrupted images. `centred`: feature 1's targets less
-    their mean over the image, what is unusual in it. `deeper`: the stage at stride 32.
-    """
-    if kind == "deeper":
-        return pool.deeper
-    if kind == "centred":
-        return centred(pool.targets.astype(np.float32))
-    if kind == "denoised":
-        return pool.targets
-    raise ValueError(f"feature 2 is one of {', '.join(FEATURE_2)}, not {kind!r}")
+    params, batch_stats, _ = _run(step, state, pool.images, pool.targets, schedule, seed, report)
+    return {"params": {**variables["params"], ENCODER: params}, "batch_stats": batch_stats}
 
 
 def train_decoder(
     model: Sam,
     variables: Variables,
     pool: Pool,
-    kind: str,
     schedule: Schedule,
     seed: int,
     report: Report,
 ) -> Variables:
-    """Variables whose feature 2 imitates `feature_2_targets`; the encoder's are as given."""
+    """Variables whose feature 2 imitates `centred(pool.targets)`; the encoder's are as given."""
     optimiser = schedule.optimiser(len(pool.images))
-    targets = feature_2_targets(pool, kind)
+    targets = centred(pool.targets.astype(np.float32))
     frozen = {ENCODER: variables["params"][ENCODER]}
     batch_stats = variables.get("batch_stats", {})
 
@@ -202,22 +154,13 @@ def train_decoder(
         return cosine_loss(model.apply(everything, images)[1], wanted)
 
     @jax.jit
-    def step(state, key, images, wanted):
+    def step(state, _, images, wanted):
         params, optimiser_state = state
-        if kind == "denoised":
-            images = corrupt(key, images)
         loss, gradients = jax.value_and_grad(loss_of)(params, images, wanted.astype(jnp.float32))
         updates, optimiser_state = optimiser.update(gradients, optimiser_state, params)
         return (optax.apply_updates(params, updates), optimiser_state), loss
 
     params = {name: tree for name, tree in variables["params"].items() if name != ENCODER}
-    params, _ = _run(
-        step,
-        (params, optimiser.init(params)),
-        len(pool.images),
-        schedule,
-        seed,
-        lambda chosen: (pool.images[chosen], targets[chosen]),
-        report,
-    )
+    state = (params, optimiser.init(params))
+    params, _ = _run(step, state, pool.images, targets, schedule, seed, report)
     return {"params": {**params, **frozen}, "batch_stats": batch_stats}

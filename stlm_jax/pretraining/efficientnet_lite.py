@@ -10,15 +10,10 @@ from stlm_jax.runtime.errors import UserError
 
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0  # EfficientNet-Lite's own, not ImageNet's
 STRIDE_16_BLOCKS = (7, 10)  # the last blocks of the stages with 80 and 112 channels
-STRIDE_32_BLOCK = 14  # the last block of the stage with 192 channels
 
 
 class EfficientNetLite0:
-    """The pretrained network in evaluation mode, on CPU.
-
-    Raises:
-      UserError: one of the two packages is not installed.
-    """
+    """The pretrained network in evaluation mode, on CPU."""
 
     def __init__(self, threads: int | None = None):
         """`threads` limits torch's; the results do not depend on it beyond rounding."""
@@ -43,27 +38,16 @@ class EfficientNetLite0:
         pixels = (np.asarray(images, np.float32) - PIXEL_MEAN) / PIXEL_SCALE
         return self._torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
-    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features of two strides.
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8, H and W multiples of 32, to (N, H/16, W/16, 192) float32.
 
-        Args:
-          images: (N, H, W, 3) uint8; H and W multiples of 32.
-
-        Returns:
-          (N, H/16, W/16, 192) float32, the stages with 80 and 112 channels side by side, and
-          (N, H/32, W/32, 192) float32, the next stage.
+        The channels are those of the last two stages at stride 16, 80 and 112, side by side.
         """
-        network, outputs = self._network, {}
+        network, outputs = self._network, []
         with self._torch.no_grad():
             x = network._swish(network._bn0(network._conv_stem(self._input(images))))
-            for index, block in enumerate(network._blocks[: STRIDE_32_BLOCK + 1]):
+            for index, block in enumerate(network._blocks[: STRIDE_16_BLOCKS[-1] + 1]):
                 x = block(x)
-                outputs[index] = x
-        fine = self._torch.cat([outputs[index] for index in STRIDE_16_BLOCKS], 1)
-        coarse = outputs[STRIDE_32_BLOCK]
-        return fine.permute(0, 2, 3, 1).numpy(), coarse.permute(0, 2, 3, 1).numpy()
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """ImageNet class probabilities, (N, 1000) float32, of (N, H, W, 3) uint8."""
-        with self._torch.no_grad():
-            return self._network(self._input(images)).softmax(-1).numpy()
+                if index in STRIDE_16_BLOCKS:
+                    outputs.append(x)
+        return self._torch.cat(outputs, 1).permute(0, 2, 3, 1).numpy()

@@ -14,27 +14,19 @@ SIZE = 256  # pixels
 
 
 def draw_good_image(seed: int, index: int, photographs: list[np.ndarray]) -> np.ndarray:
-    """A crop or a rendering in random colours, light and noise, nothing pasted into it.
+    """A crop or a rendering in random colours, light and noise; (SIZE, SIZE, 3) uint8.
 
-    Returns:
-      (SIZE, SIZE, 3) uint8, the same for the same arguments.
+    The same arguments give the same pixels.
     """
     rng = np.random.default_rng((seed, index))
-    image = images.degrade(rng, images.source(rng, photographs, SIZE))
+    image = images.degrade(rng, images.draw_source(rng, photographs, SIZE))
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def write_set(root: Path, count: int, seed: int) -> None:
-    """Writes `count` images as the training images of one category in MVTec AD's layout.
+    """Writes `count` images under `root` as the training images of one category of MVTec AD's form.
 
-    Args:
-      root: the folder of the set; images that are there already are kept.
-      count: of the images.
-      seed: of all of them.
-
-    Raises:
-      UserError: scikit-image is not installed, or lacks a photograph.
-      OSError: the disk or the permissions refuse.
+    Images that are there already are kept.
     """
     photographs = images.read_photographs(images.TRAINING_PHOTOGRAPHS)
     folder = root / CATEGORY / "train" / "good"

@@ -1,35 +1,18 @@
 """Training images for the demo teacher: photographs and renderings, strongly augmented."""
 
-import pathlib
-
 import numpy as np
 from PIL import Image, ImageFilter
 
+from stlm_jax.data.photographs import photograph_file
 from stlm_jax.pretraining.render import noise_field, render, shape_mask
-from stlm_jax.runtime.errors import UserError
 
 Generator = np.random.Generator
 
 TRAINING_PHOTOGRAPHS = (
-    "astronaut.png",
-    "camera.png",
-    "cell.png",
-    "chelsea.png",
-    "clock_motion.png",
-    "coffee.png",
-    "coins.png",
-    "color.png",
-    "horse.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "logo.png",
-    "moon.png",
-    "motorcycle_left.png",
-    "page.png",
-    "retina.jpg",
-    "rocket.jpg",
-    "text.png",
-)
+    "astronaut.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png",
+    "coins.png", "color.png", "horse.png", "hubble_deep_field.jpg", "ihc.png", "logo.png",
+    "moon.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg", "text.png",
+)  # fmt: skip
 HELD_OUT_PHOTOGRAPHS = ("brick.png", "grass.png", "gravel.png")  # demo categories are cut from them
 
 PHOTOGRAPH_SHARE = 0.55  # of the images; the others are rendered
@@ -38,23 +21,10 @@ _SMALLEST_CROP = 56  # pixels of the photograph
 
 
 def read_photographs(names: tuple[str, ...]) -> list[np.ndarray]:
-    """Photographs inside the scikit-image wheel, each (H, W, 3) uint8.
-
-    Raises:
-      UserError: scikit-image is not installed, or lacks one of them.
-    """
-    try:
-        import skimage
-    except ImportError:
-        raise UserError(
-            "the teacher is trained on scikit-image's photographs; pip install 'stlm_jax[pretrain]'"
-        ) from None
-    folder = pathlib.Path(skimage.__file__).parent / "data"
+    """Photographs of scikit-image over white, each (H, W, 3) uint8."""
     photographs = []
     for name in names:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: this scikit-image does not ship the photograph")
-        with Image.open(folder / name) as image:
+        with Image.open(photograph_file(name)) as image:
             flat = Image.new("RGBA", image.size, "white")
             flat.alpha_composite(image.convert("RGBA"))
             photographs.append(np.asarray(flat.convert("RGB")))
@@ -96,7 +66,7 @@ def jitter_colour(rng: Generator, image: np.ndarray) -> np.ndarray:
     return (image - 0.5) * 255 * gain + 127.5 + rng.normal(0, 22)
 
 
-def source(rng: Generator, photographs: list[np.ndarray], size: int) -> np.ndarray:
+def draw_source(rng: Generator, photographs: list[np.ndarray], size: int) -> np.ndarray:
     """A crop or a rendering in random colours; (size, size, 3) float32."""
     if rng.random() < PHOTOGRAPH_SHARE:
         image = crop(rng, photographs[rng.integers(len(photographs))], size)
@@ -138,9 +108,9 @@ def degrade(rng: Generator, image: np.ndarray) -> np.ndarray:
 
 def draw_image(rng: Generator, photographs: list[np.ndarray], size: int) -> np.ndarray:
     """One training image, (size, size, 3) uint8: a source, often with others pasted into it."""
-    image = source(rng, photographs, size)
+    image = draw_source(rng, photographs, size)
     if rng.random() < PASTE_SHARE:
         for _ in range(rng.integers(1, 3)):
             weight = blend_mask(rng, size) * rng.uniform(0.25, 1)
-            image = image * (1 - weight) + source(rng, photographs, size) * weight
+            image = image * (1 - weight) + draw_source(rng, photographs, size) * weight
     return np.clip(degrade(rng, image), 0, 255).astype(np.uint8)

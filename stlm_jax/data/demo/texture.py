@@ -5,7 +5,6 @@ The left part of each photograph serves training, the right part testing; no pix
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from stlm_jax.data.demo import draw
 from stlm_jax.data.demo.draw import Array
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.data.photographs import photograph_file
 
 TINTS = {"brick": (1.16, 0.95, 0.84), "gravel": (1.02, 1.0, 0.95)}
 # Columns [start, stop) of the 512 px wide photographs that each split may use.
@@ -37,27 +36,9 @@ def crop_box(split: str, rng: np.random.Generator) -> Box:
     return left, top, left + side, top + side
 
 
-def bundled_photograph(name: str) -> Path:
-    """The file of a photograph inside the scikit-image wheel.
-
-    Raises:
-        UserError: when scikit-image is not installed or ships no such photograph.
-    """
-    try:
-        import skimage
-    except ImportError:
-        raise UserError("scikit-image is not installed: run pip install 'stlm_jax[demo]'") from None
-    path = Path(skimage.__file__).parent / "data" / name
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing from the installed scikit-image: install scikit-image 0.26"
-        )
-    return path
-
-
 @lru_cache
 def _photograph(category: str) -> Image.Image:
-    with Image.open(bundled_photograph(f"{category}.png")) as image:
+    with Image.open(photograph_file(f"{category}.png")) as image:
         return image.convert("L")
 
 

@@ -28,11 +28,7 @@ _find_masks = masks_named("_label")
 
 
 def find_categories(root: StrPath) -> list[str]:
-    """The names of the classes, by number.
-
-    Raises:
-        UserError: when `root` is not a folder or holds no class.
-    """
+    """The names of the classes, by number."""
     names = categories_in(
         root, lambda p: (p / "Train").is_dir() and (p / "Test").is_dir(), "<class>/Train and Test"
     )
@@ -40,12 +36,7 @@ def find_categories(root: StrPath) -> list[str]:
 
 
 def scan(root: StrPath, category: str) -> Listing:
-    """What there is of a class: Train, then Test, sorted by file name.
-
-    Raises:
-        UserError: when the class is unknown, or a Label folder is missing: without it a
-            defective image could not be told from a good one.
-    """
+    """What there is of a class: Train, then Test, sorted by file name."""
     check_category(root, category, find_categories(root))
     listing = Listing([])
     for folder, normal, anomalous in (("Train", "train", "unused"), ("Test", "test", "test")):

@@ -30,11 +30,7 @@ _TREE = Tree(validation="validation", find_masks=_find_masks)
 
 
 def find_categories(root: StrPath) -> list[str]:
-    """The names of the parts in `root`, sorted; its own name where it is laid out as one part.
-
-    Raises:
-        UserError: when `root` is not a folder or holds neither.
-    """
+    """The names of the parts in `root`, sorted; its own name where it is laid out as one part."""
     root = Path(root)
     if _TREE.is_category(root):
         return [root.resolve().name]
@@ -42,11 +38,7 @@ def find_categories(root: StrPath) -> list[str]:
 
 
 def scan(root: StrPath, category: str) -> Listing:
-    """What there is of a part: train, then test by defect type, sorted by file name.
-
-    Raises:
-        UserError: when the part is unknown or a folder cannot be listed.
-    """
+    """What there is of a part: train, then test by defect type, sorted by file name."""
     root = Path(root)
     check_category(root, category, find_categories(root))
     return _TREE.scan_folder(root if _TREE.is_category(root) else root / category, category)
@@ -77,11 +69,7 @@ class Directories:
     category: str
 
     def find_categories(self) -> list[str]:
-        """The one name.
-
-        Raises:
-            UserError: when a folder that is given does not exist, or none is given for training.
-        """
+        """The one name."""
         if not self.train:
             raise UserError("config.data.train_dir is empty: give the folder of good images")
         for key in ("train", "test_good", "test_defect", "masks"):
@@ -92,11 +80,7 @@ class Directories:
         return [self.category]
 
     def scan(self, category: str) -> Listing:
-        """What there is: train, test good, test by defect type, sorted by file name.
-
-        Raises:
-            UserError: as `find_categories`, or when `category` is another.
-        """
+        """What there is: train, test good, test by defect type, sorted by file name."""
         check_category("config.data", category, self.find_categories())
         listing = Listing([])
         for folder, split in ((self.train, "train"), (self.test_good, "test")):

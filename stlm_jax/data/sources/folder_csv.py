@@ -44,22 +44,14 @@ class CsvTable:
     category: str
 
     def find_categories(self) -> list[str]:
-        """The parts that the table names, in its order.
-
-        Raises:
-            UserError: when the table cannot be read or names no image.
-        """
+        """The parts that the table names, in its order."""
         names = list(dict.fromkeys(self._name(row) for _, row in self._rows()))
         if not names:
             raise UserError(f"config.data.csv: {self.path} names no image: add a line for each")
         return names
 
     def scan(self, category: str) -> Listing:
-        """The rows of a part, in the table's order.
-
-        Raises:
-            UserError: when the part is unknown or a row is wrong; the text names its line.
-        """
+        """The rows of a part, in the table's order."""
         check_category(self.path, category, self.find_categories())
         rows = [(line, row) for line, row in self._rows() if self._name(row) == category]
         return Listing([self._record(line, row) for line, row in rows])

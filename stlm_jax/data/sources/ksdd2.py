@@ -25,11 +25,7 @@ _find_masks = masks_named("_GT")
 
 
 def find_categories(root: StrPath) -> list[str]:
-    """The one category, `ksdd2`.
-
-    Raises:
-        UserError: when `root` does not hold `train` and `test`.
-    """
+    """The one category, `ksdd2`."""
     root = Path(root)
     if not ((root / "train").is_dir() and (root / "test").is_dir()):
         raise UserError(
@@ -39,11 +35,7 @@ def find_categories(root: StrPath) -> list[str]:
 
 
 def scan(root: StrPath, category: str) -> Listing:
-    """What there is: train, then test, sorted by file name.
-
-    Raises:
-        UserError: when `category` is another, or a ground truth is missing or unreadable.
-    """
+    """What there is: train, then test, sorted by file name."""
     check_category(root, category, find_categories(root))
     listing = Listing([])
     for split, anomalous in (("train", "unused"), ("test", "test")):

@@ -34,11 +34,7 @@ class Reader:
 
 
 def categories_in(root: StrPath, is_category: Callable[[Path], bool], example: str) -> list[str]:
-    """The names of the folders in `root` that `is_category` accepts, sorted.
-
-    Raises:
-        UserError: when `root` is not a folder or holds none, which would look like `example`.
-    """
+    """The names of the folders in `root` that `is_category` accepts, sorted."""
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder: set it to the folder of categories")
@@ -49,11 +45,7 @@ def categories_in(root: StrPath, is_category: Callable[[Path], bool], example: s
 
 
 def check_category(root: StrPath, category: str, names: Iterable[str]) -> None:
-    """Refuse a category that is not one of `names`.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Refuse a category that is not one of `names`."""
     names = list(names)
     if category not in names:
         raise UserError(
@@ -102,11 +94,7 @@ class Tree:
     find_masks: Callable[[Path], Masks] = masks_named("_mask")
 
     def find_categories(self, root: StrPath) -> list[str]:
-        """The names of the categories in `root`, sorted.
-
-        Raises:
-            UserError: when `root` is not a folder or holds no category.
-        """
+        """The names of the categories in `root`, sorted."""
         return categories_in(root, self.is_category, f"<category>/train/{self.good}")
 
     def is_category(self, folder: Path) -> bool:
@@ -114,11 +102,7 @@ class Tree:
         return (folder / "train" / self.good).is_dir()
 
     def scan(self, root: StrPath, category: str) -> Listing:
-        """What there is of a category: train, validation, test by defect type, by file name.
-
-        Raises:
-            UserError: when the category is unknown or a folder cannot be listed.
-        """
+        """What there is of a category: train, validation, test by defect type, by file name."""
         check_category(root, category, self.find_categories(root))
         return self.scan_folder(Path(root) / category, category)
 

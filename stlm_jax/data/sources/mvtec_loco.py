@@ -31,11 +31,7 @@ _TREE = Tree(validation="validation", find_masks=_masks_in_folders)
 
 
 def scan(root: StrPath, category: str) -> Listing:
-    """As `layout.Tree.scan`; defects have their saturations where `defects_config.json` is there.
-
-    Raises:
-        UserError: as there; the file is damaged.
-    """
+    """As `layout.Tree.scan`; where `defects_config.json` is there, with saturations."""
     listing = _TREE.scan(root, category)
     saturations = _saturations(Path(root) / category / DEFECTS)
     records = [

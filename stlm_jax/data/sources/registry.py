@@ -46,11 +46,7 @@ class Source:
 
 
 def open_source(config: ml_collections.ConfigDict) -> Source:
-    """The data set that `config.data` names; nothing is read yet.
-
-    Raises:
-        UserError: the keys that say where it is are empty or contradict each other.
-    """
+    """The data set that `config.data` names; nothing is read yet."""
     data = config.data
     folder_keys = ("train_dir", "test_good_dir", "test_defect_dir", "mask_dir")
     given = [key for key in folder_keys if data[key]]

@@ -12,10 +12,6 @@ def read_table(path: Path, required: Iterable[str]) -> list[tuple[int, dict[str,
 
     Column names are read without regard to case and values without the spaces around them; a
     value that a short row leaves out is empty.
-
-    Raises:
-        UserError: when the file cannot be read as UTF-8 text, a column is missing, or a row has
-            more values than columns.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -14,20 +14,12 @@ CATEGORY, RECORDS = "category", "records"  # of the metadata
 
 
 def find_categories(root: StrPath) -> list[str]:
-    """The names of the categories, sorted.
-
-    Raises:
-        UserError: when `root` is not a folder or holds no category.
-    """
+    """The names of the categories, sorted."""
     return sorted(_folders(root))
 
 
 def scan(root: StrPath, category: str) -> Listing:
-    """What there is of a category, in the order of the raw data; no image is read.
-
-    Raises:
-        UserError: when the category is unknown.
-    """
+    """What there is of a category, in the order of the raw data; no image is read."""
     folders = _folders(root)
     check_category(root, category, folders)
     folder = folders[category]

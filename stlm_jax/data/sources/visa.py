@@ -36,11 +36,7 @@ _CONVERTED = Tree(find_masks=masks_named("", "_mask"))
 
 
 def find_categories(root: StrPath) -> list[str]:
-    """The names of the categories, sorted.
-
-    Raises:
-        UserError: when `root` is not a folder or of neither layout.
-    """
+    """The names of the categories, sorted."""
     root = Path(root)
     if (root / SPLIT).is_file():
         return sorted({row["object"] for _, row in read_table(root / SPLIT, _COLUMNS)})
@@ -48,11 +44,7 @@ def find_categories(root: StrPath) -> list[str]:
 
 
 def scan(root: StrPath, category: str) -> Listing:
-    """What there is of a category, in the order of the table or sorted by file name.
-
-    Raises:
-        UserError: when the category is unknown or the table is damaged.
-    """
+    """What there is of a category, in the order of the table or sorted by file name."""
     root = Path(root)
     if not (root / SPLIT).is_file():
         return _CONVERTED.scan(root, category)
