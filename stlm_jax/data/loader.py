@@ -1,7 +1,7 @@
 """Training batches: an endless, seeded, resumable stream over images, prefetched by Grain."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
@@ -14,39 +14,9 @@ _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 T = TypeVar("T")
 
 
-class Images(Protocol):
-    """Images by number, each (H, W, 3) uint8: an array, or a `cache.ImageCache`."""
-
-    def __len__(self) -> int: ...  # noqa: D105
-
-    def __getitem__(self, index: int, /) -> np.ndarray: ...  # noqa: D105
-
-
 def shard(items: Sequence[T], process: int, processes: int) -> Sequence[T]:
-    """The part of `items` that is a process's own; all parts together are `items`.
-
-    Args:
-        items: in the same order in every process.
-        process: which one, from 0.
-        processes: how many there are.
-    """
+    """The part of `items`, in the same order in every process, that is a process's own."""
     return items[process::processes]
-
-
-class _Images:
-    """Grain's random-access source over images."""
-
-    def __init__(self, images: Images):
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": self._images[index]}
-
-    def __repr__(self) -> str:
-        return f"_Images({len(self)})"
 
 
 class TrainLoader(Iterator[dict[str, np.ndarray]]):
@@ -61,16 +31,16 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
 
     def __init__(
         self,
-        images: Images,
+        images: grain.sources.RandomAccessDataSource[np.ndarray],
         batch_size: int,
         seed: int,
         transfer: Callable[[np.ndarray], Any] = lambda batch: batch,
         processes: int = 1,
     ):
-        """Set up the stream.
+        """A stream over this process's images, each (H, W, 3) uint8.
 
         Args:
-            images: this process's.
+            images: an array, or a `cache.ImageCache`.
             batch_size: images in a batch of all processes.
             seed: of the order, 0 to 2**32 - 1.
             transfer: done to a batch ahead of time, in a thread, such as `jax.device_put`.
@@ -94,9 +64,9 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         self._order = {"seed": int(seed), "batch_size": int(batch_size)}
         # The state of one process serves all, though one may have an image more than another.
         self._order |= {"processes": processes} if processes > 1 else {"images": len(images)}
-        epoch = grain.MapDataset.source(_Images(images)).seed(seed).shuffle()
+        epoch = grain.MapDataset.source(images).seed(seed).shuffle()
         batches = epoch.batch(share, drop_remainder=True).repeat()
-        batches = batches.map(lambda batch: {"image": transfer(batch["image"])})
+        batches = batches.map(lambda batch: {"image": transfer(batch)})
         self._iterator = iter(batches.to_iter_dataset(_READ_OPTIONS))
 
     def __next__(self) -> dict[str, np.ndarray]:
@@ -107,7 +77,7 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         return {**self._order, "grain": self._iterator.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue at a place that `get_state` gave."""
+        """Goes on at a place that `get_state` of a stream of the same order gave."""
         order = {key: value for key, value in state.items() if key != "grain"}
         if order != self._order:
             raise UserError(
@@ -117,5 +87,5 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         self._iterator.set_state(dict(state["grain"]))
 
     def close(self) -> None:
-        """Stop the prefetching threads; the loader cannot be used afterwards."""
+        """Stops the prefetching threads; the loader cannot be used afterwards."""
         self._iterator.close()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stlm_jax.commands import draw_demo
-from stlm_jax.data.demo import dataset
+from stlm_jax.data.demo import dataset, texture
 from stlm_jax.data.sources.trees import MVTEC_AD
 from stlm_jax.runtime.errors import UserError
 
@@ -69,7 +69,11 @@ def test_layout_is_what_the_reader_reads(tmp_path, few):
 def test_training_and_test_crops_share_no_pixel(category, seed):
     covered = {}
     for split, count in (("train", 50), ("test", 50)):
-        boxes = dataset.crop_boxes(category, split, seed)
+        boxes = [
+            texture.crop_box(split, dataset._generator(seed, sample, 0))
+            for sample in dataset.samples()
+            if (sample.category, sample.split) == (category, split)
+        ]
         assert len(boxes) == count
         assert len(set(boxes)) > count // 2
         covered[split] = np.zeros((512, 512), bool)
@@ -83,12 +87,12 @@ def test_training_and_test_crops_share_no_pixel(category, seed):
 def test_a_crop_is_cut_where_its_box_says(monkeypatch):
     """An image of a photograph that encodes its column shows only columns of the split."""
     ramp = np.broadcast_to((np.arange(512) // 2).astype(np.uint8), (512, 512))
-    monkeypatch.setattr(dataset.demo_texture, "_photograph", lambda _: Image.fromarray(ramp.copy()))
+    monkeypatch.setattr(texture, "_photograph", lambda _: Image.fromarray(ramp.copy()))
     for split, (low, high) in (("train", (0, 316)), ("test", (320, 512))):
         for seed in range(8):
             rng = np.random.default_rng(seed)
-            scene = dataset.demo_texture.scene("gravel", split, rng, 256)
-            columns = 2 * 255 * scene[..., 1] / dataset.demo_texture.TINTS["gravel"][1]
+            scene = texture.scene("gravel", split, rng, 256)
+            columns = 2 * 255 * scene[..., 1] / texture.TINTS["gravel"][1]
             assert columns.min() >= low - 3 and columns.max() <= high + 3
 
 

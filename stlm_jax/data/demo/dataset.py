@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 from stlm_jax.data.demo import draw, flange, texture
+from stlm_jax.data.demo.draw import Array
+from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
 
 SIZE = 256  # pixels
@@ -53,9 +54,7 @@ class Sample:
 
 def defects(category: str) -> tuple[str, ...]:
     """The names of a category's defect types, sorted."""
-    if category == "flange":
-        return tuple(sorted(flange.DEFECTS))
-    return tuple(sorted(texture.DEFECTS[category]))
+    return tuple(sorted(flange.DEFECTS if category == "flange" else texture.DEFECTS[category]))
 
 
 def samples() -> Iterator[Sample]:
@@ -75,33 +74,10 @@ def _generator(seed: int, sample: Sample, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, *name.encode()])
 
 
-def crop_boxes(category: str, split: str, seed: int = 0) -> list[texture.Box]:
-    """The squares (left, top, right, bottom) of the photograph that a texture's split is cut from.
+def draw_sample(sample: Sample, seed: int = 0, sound: bool = False) -> tuple[Array, Array]:
+    """One image, (SIZE, SIZE, 3) uint8, and its ground truth, (SIZE, SIZE) uint8 in {0, 1}.
 
-    Args:
-        category: `brick` or `gravel`.
-        split: `train` or `test`.
-        seed: of the set.
-    """
-    return [
-        texture.crop_box(split, _generator(seed, sample, 0))
-        for sample in samples()
-        if (sample.category, sample.split) == (category, split)
-    ]
-
-
-def draw_sample(
-    sample: Sample, seed: int = 0, sound: bool = False
-) -> tuple[draw.Array, draw.Array]:
-    """One image and its ground truth.
-
-    Args:
-        sample: which image.
-        seed: of the set.
-        sound: leave the defect out and change nothing else.
-
-    Returns:
-        The image, (SIZE, SIZE, 3) uint8, and the mask, (SIZE, SIZE) uint8 in {0, 1}.
+    With `sound` the defect is left out and nothing else is changed.
     """
     subject, damage, surface, camera = (_generator(seed, sample, p) for p in range(4))
     area = np.zeros((SIZE, SIZE), np.float32)
@@ -166,14 +142,11 @@ def _partial_folder(root: Path) -> Path:
 
 
 def write_demo(root: str | os.PathLike[str], seed: int = 0) -> None:
-    """Write the set under `root`, or return at once where it already stands complete.
+    """Writes the set under `root`, or returns at once where it already stands complete.
 
-    The set is written beside `root` and renamed into place, so a killed run leaves nothing under
-    `root`. An older or damaged copy of the set is replaced.
-
-    Args:
-        root: folder of the categories; created with its parents.
-        seed: the same seed gives the same bytes.
+    The same seed gives the same bytes. The set is written beside `root` and renamed into place, so
+    a killed run leaves nothing under `root`. An older or damaged copy of the set is replaced; a
+    folder that holds anything else is refused.
     """
     if seed < 0:
         raise UserError(f"seed: {seed} is negative: give 0 or more")
@@ -189,9 +162,8 @@ def write_demo(root: str | os.PathLike[str], seed: int = 0) -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with ThreadPoolExecutor() as pool:
-            for _ in pool.map(lambda sample: _write(partial, sample, seed), samples()):
-                pass
+        for _ in in_threads(lambda sample: _write(partial, sample, seed), samples()):
+            pass
         (partial / MARKER).write_text(marker)
         if root.is_dir():
             shutil.rmtree(root)

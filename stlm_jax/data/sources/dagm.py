@@ -43,6 +43,7 @@ def scan(root: StrPath, category: str) -> Listing:
         place = Path(root) / category / folder
         labels = place / "Label"
         if not labels.is_dir():
+            # Without it a defective image could not be told from a good one.
             raise UserError(f"{labels} is missing: it says which images are defective")
         masks = _find_masks(labels)
         images = images_if_any(place)

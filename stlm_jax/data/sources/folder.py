@@ -10,12 +10,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stlm_jax.data.folders import StrPath, images_if_any, list_images, subfolders
-from stlm_jax.data.records import Listing, Record
+from stlm_jax.data.folders import StrPath, list_images, subfolders
+from stlm_jax.data.records import Listing
 from stlm_jax.data.sources.layout import (
     GOOD,
+    Masks,
     Reader,
     Tree,
+    add_images,
     categories_in,
     check_category,
     masks_named,
@@ -24,6 +26,7 @@ from stlm_jax.data.sources.layout import (
 from stlm_jax.runtime.errors import UserError
 
 DEFECT = "defect"
+FOLDER_KEYS = ("train_dir", "test_good_dir", "test_defect_dir", "mask_dir")  # of `config.data`
 
 _find_masks = masks_named("_mask", "")
 _TREE = Tree(validation="validation", find_masks=_find_masks)
@@ -52,65 +55,55 @@ class Directories:
     """One part whose images lie in folders of any name.
 
     Attributes:
-        train: good images.
-        test_good: further good images; empty where there are none.
-        test_defect: defective images, in folders named for the defect or directly; may be empty.
-            A folder in it that is `train` or `test_good` is passed over, and one that is called
-            `good` holds good images.
-        masks: their masks `<stem>_mask.*` or `<stem>.*`, in folders of the same names or directly;
-            may be empty.
+        train_dir: good images.
+        test_good_dir: further good images; empty where there are none.
+        test_defect_dir: defective images, in folders named for the defect or directly; may be
+            empty. A folder in it that is one of the other two is passed over, and one that is
+            called `good` holds good images.
+        mask_dir: their masks `<stem>_mask.*` or `<stem>.*`, in folders of the same names or
+            directly; may be empty.
         category: what the part is called.
     """
 
-    train: str
-    test_good: str
-    test_defect: str
-    masks: str
+    train_dir: str
+    test_good_dir: str
+    test_defect_dir: str
+    mask_dir: str
     category: str
 
     def find_categories(self) -> list[str]:
         """The one name."""
-        if not self.train:
+        if not self.train_dir:
             raise UserError("config.data.train_dir is empty: give the folder of good images")
-        for key in ("train", "test_good", "test_defect", "masks"):
+        for key in FOLDER_KEYS:
             folder = getattr(self, key)
             if folder and not Path(folder).is_dir():
-                flag = "mask_dir" if key == "masks" else f"{key}_dir"
-                raise UserError(f"config.data.{flag}: {folder} is not a folder: check the path")
+                raise UserError(f"config.data.{key}: {folder} is not a folder: check the path")
         return [self.category]
 
     def scan(self, category: str) -> Listing:
         """What there is: train, test good, test by defect type, sorted by file name."""
         check_category("config.data", category, self.find_categories())
         listing = Listing([])
-        for folder, split in ((self.train, "train"), (self.test_good, "test")):
-            if folder:
-                images = list_images(Path(folder))
-                if not images:
-                    listing.empty.append(Path(folder))
-                listing.records.extend(Record(p, None, 0, GOOD, category, split) for p in images)
-        if self.test_defect:
-            self._add_defects(listing, Path(self.test_defect))
-        if self.masks:
-            folders = [Path(self.masks), *subfolders(Path(self.masks))]
+        add_images(listing, Path(self.train_dir), category, "train")
+        if self.test_good_dir:
+            add_images(listing, Path(self.test_good_dir), category, "test")
+        if self.test_defect_dir:
+            self._add_defects(listing, Path(self.test_defect_dir))
+        if self.mask_dir:
+            folders = [Path(self.mask_dir), *subfolders(Path(self.mask_dir))]
             files = [path for folder in folders for path in list_images(folder)]
             listing.stray_masks.extend(strays(files, listing.records))
         return listing
 
     def _add_defects(self, listing: Listing, folder: Path) -> None:
-        others = [Path(place).resolve() for place in (self.train, self.test_good) if place]
-        kinds = [(p, p.name) for p in subfolders(folder) if p.resolve() not in others]
-        for place, defect in [(folder, DEFECT), *kinds]:
-            images = images_if_any(place)
-            if not images and place != folder:
-                listing.empty.append(place)
-            masks: dict[str, Path] = {}
-            if self.masks:
-                of_defect = Path(self.masks) / defect
-                masks = _find_masks(of_defect if of_defect.is_dir() else Path(self.masks))
-            listing.records.extend(
-                Record(p, None, 0, GOOD, self.category, "test")
-                if defect == GOOD
-                else Record(p, masks.get(p.stem), 1, defect, self.category, "test")
-                for p in images
-            )
+        others = [Path(place).resolve() for place in (self.train_dir, self.test_good_dir) if place]
+        places = [(p, p.name) for p in subfolders(folder) if p.resolve() not in others]
+        if list_images(folder):
+            places.insert(0, (folder, DEFECT))
+        for place, defect in places:
+            masks: Masks | None = None if defect == GOOD else {}
+            if self.mask_dir and defect != GOOD:
+                of_defect = Path(self.mask_dir) / defect
+                masks = _find_masks(of_defect if of_defect.is_dir() else Path(self.mask_dir))
+            add_images(listing, place, self.category, "test", defect, masks)

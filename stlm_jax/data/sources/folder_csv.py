@@ -31,17 +31,11 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class CsvTable:
-    """The images that a table names.
-
-    Attributes:
-        path: the table.
-        root: folder that its paths are relative to; empty for the table's own.
-        category: of the rows that name none.
-    """
+    """The images that a table names."""
 
     path: str
-    root: str
-    category: str
+    root: str  # folder that its paths are relative to; empty for the table's own
+    category: str  # of the rows that name none
 
     def find_categories(self) -> list[str]:
         """The parts that the table names, in its order."""
@@ -73,14 +67,9 @@ class CsvTable:
         label = self._label(where, row.get("label", "").lower(), split, defect, mask)
         if not label:
             return Record(base / row["image"], None, 0, GOOD, self._name(row), split)
-        return Record(
-            base / row["image"],
-            base / mask if mask else None,
-            1,
-            defect or DEFECT,
-            self._name(row),
-            "unused" if split == "train" else split,
-        )
+        truth = base / mask if mask else None
+        split = "unused" if split == "train" else split
+        return Record(base / row["image"], truth, 1, defect or DEFECT, self._name(row), split)
 
     def _label(self, where: str, label: str, split: str, defect: str, mask: str) -> int:
         if label:

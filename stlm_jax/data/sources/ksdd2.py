@@ -9,13 +9,13 @@ tell which is which. Training takes the good images of `train`; its defective on
 holds `10301 (copy).png` and `10301_GT (copy).png`.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stlm_jax.data.folders import StrPath, images_if_any
 from stlm_jax.data.images import read_mask
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.layout import GOOD, Reader, check_category, masks_named
+from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
 
 CATEGORY = "ksdd2"
@@ -43,24 +43,22 @@ def scan(root: StrPath, category: str) -> Listing:
         images = [p for p in images_if_any(folder) if p.stem.isdecimal()]
         if not images:
             listing.empty.append(folder)
-        found = {stem: mask for stem, mask in _find_masks(folder).items() if stem.isdecimal()}
-        lacking = [image for image in images if image.stem not in found]
-        if lacking:
-            raise UserError(
-                f"{lacking[0].with_name(lacking[0].stem + '_GT.png')} is missing: it says whether "
-                f"{lacking[0].name} is defective"
-            )
-        masks = [found[image.stem] for image in images]
-        with ThreadPoolExecutor() as pool:
-            marked = pool.map(lambda mask: read_mask(mask, None).any(), masks)
-            listing.records.extend(
-                Record(image, mask, 1, DEFECT, category, anomalous)
-                if defective
-                else Record(image, None, 0, GOOD, category, split)
-                for image, mask, defective in zip(images, masks, marked, strict=True)
-            )
-        stems = {image.stem for image in images}
-        listing.stray_masks.extend(mask for stem, mask in found.items() if stem not in stems)
+        masks = {stem: mask for stem, mask in _find_masks(folder).items() if stem.isdecimal()}
+        for image in images:
+            if image.stem not in masks:
+                raise UserError(
+                    f"{image.with_name(image.stem + '_GT.png')} is missing: it says whether "
+                    f"{image.name} is defective"
+                )
+        own = [masks[image.stem] for image in images]
+        marks = in_threads(lambda mask: read_mask(mask, None).any(), own)
+        listing.records.extend(
+            Record(image, mask, 1, DEFECT, category, anomalous)
+            if is_marked
+            else Record(image, None, 0, GOOD, category, split)
+            for image, mask, is_marked in zip(images, own, marks, strict=True)
+        )
+        listing.stray_masks.extend(sorted({*masks.values()} - {*own}))
     return listing
 
 

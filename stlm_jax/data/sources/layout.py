@@ -5,7 +5,7 @@
 <root>/<category>/ground_truth/<defect>/<stem>_mask.<suffix>
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Reader:
 
 
 def categories_in(root: StrPath, is_category: Callable[[Path], bool], example: str) -> list[str]:
-    """The names of the folders in `root` that `is_category` accepts, sorted."""
+    """The names of the folders in `root` that `is_category` accepts, sorted, such as `example`."""
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder: set it to the folder of categories")
@@ -44,9 +44,8 @@ def categories_in(root: StrPath, is_category: Callable[[Path], bool], example: s
     return names
 
 
-def check_category(root: StrPath, category: str, names: Iterable[str]) -> None:
-    """Refuse a category that is not one of `names`."""
-    names = list(names)
+def check_category(root: StrPath, category: str, names: Collection[str]) -> None:
+    """Raises UserError where a category is not one of `names`."""
     if category not in names:
         raise UserError(
             f"data.categories: {category!r} is not in {root}, which holds {', '.join(names)}"
@@ -58,12 +57,12 @@ def masks_named(*endings: str) -> Callable[[Path], dict[str, Path]]:
 
     def find(folder: Path) -> dict[str, Path]:
         files = images_if_any(folder)
-        found: dict[str, Path] = {}
+        masks: dict[str, Path] = {}
         for ending in endings:
             for path in files:
                 if path.stem.endswith(ending):
-                    found.setdefault(path.stem.removesuffix(ending), path)
-        return found
+                    masks.setdefault(path.stem.removesuffix(ending), path)
+        return masks
 
     return find
 
@@ -72,6 +71,26 @@ def strays(files: Iterable[Path], records: Iterable[Record]) -> list[Path]:
     """Those of `files` that are the mask of no record."""
     used = {mask for record in records for mask in record.masks}
     return [path for path in files if path not in used]
+
+
+def add_images(
+    listing: Listing,
+    folder: Path,
+    category: str,
+    split: str,
+    defect: str = GOOD,
+    masks: Masks | None = None,
+) -> None:
+    """Adds the images of a folder: good ones, or defective ones with `masks`, which may be {}."""
+    images = images_if_any(folder)
+    if not images:
+        listing.empty.append(folder)
+    listing.records.extend(
+        Record(image, None, 0, GOOD, category, split)
+        if masks is None
+        else Record(image, masks.get(image.stem), 1, defect, category, split)
+        for image in images
+    )
 
 
 @dataclass(frozen=True)
@@ -107,43 +126,24 @@ class Tree:
         return self.scan_folder(Path(root) / category, category)
 
     def reader(self, mask: str) -> Reader:
-        """Of a data set that is such a tree."""
+        """The reader of a data set that is such a tree; `mask` says how its masks are named."""
         return Reader(self.find_categories, self.scan, mask)
 
     def scan_folder(self, base: Path, category: str) -> Listing:
         """As `scan`, for the category whose folder is `base`."""
         listing = Listing([])
-        self._add(listing, base / "train" / self.good, category, "train")
+        add_images(listing, base / "train" / self.good, category, "train")
         for kind in subfolders(base / self.validation) if self.validation else ():
             no_masks: Masks | None = None if kind.name == self.good else {}
-            self._add(listing, kind, category, "validation", kind.name, no_masks)
+            add_images(listing, kind, category, "validation", kind.name, no_masks)
         truth = base / self.ground_truth
         for kind in subfolders(base / self.test):
             if kind.name == self.good:
-                self._add(listing, kind, category, "test")
+                add_images(listing, kind, category, "test")
             elif kind != truth:
                 masks = self.find_masks(truth / kind.name)
-                self._add(listing, kind, category, "test", kind.name, masks)
+                add_images(listing, kind, category, "test", kind.name, masks)
         for kind in subfolders(truth):
             files = sorted(filter(is_image, kind.rglob("*")))
             listing.stray_masks.extend(strays(files, listing.records))
         return listing
-
-    @staticmethod
-    def _add(
-        listing: Listing,
-        folder: Path,
-        category: str,
-        split: str,
-        defect: str = GOOD,
-        masks: Masks | None = None,
-    ) -> None:
-        images = images_if_any(folder)
-        if not images:
-            listing.empty.append(folder)
-        listing.records.extend(
-            Record(image, masks.get(image.stem), 1, defect, category, split)
-            if masks is not None
-            else Record(image, None, 0, GOOD, category, split)
-            for image in images
-        )

@@ -32,13 +32,7 @@ SOURCES: dict[str, Reader] = {
 
 @dataclass(frozen=True)
 class Source:
-    """A data set at a place.
-
-    Attributes:
-        find_categories: gives the names of the categories.
-        scan: gives what there is of a category.
-        mask: how its masks are named, for messages.
-    """
+    """A data set at a place: as a `layout.Reader`, but for the root, which is known."""
 
     find_categories: Callable[[], list[str]]
     scan: Callable[[str], Listing]
@@ -48,22 +42,20 @@ class Source:
 def open_source(config: ml_collections.ConfigDict) -> Source:
     """The data set that `config.data` names; nothing is read yet."""
     data = config.data
-    folder_keys = ("train_dir", "test_good_dir", "test_defect_dir", "mask_dir")
-    given = [key for key in folder_keys if data[key]]
-    if data.source == "folder" and (data.csv or given):
+    if data.source == "folder":
+        given = [key for key in folder.FOLDER_KEYS if data[key]]
         if data.csv and given:
             raise UserError(
                 f"config.data.csv and config.data.{given[0]} are both given: name images by one"
             )
-        own: CsvTable | folder.Directories
         if data.csv:
-            own = CsvTable(data.csv, data.root, _own_name(config))
-            return Source(own.find_categories, own.scan, "column mask")
-        own = folder.Directories(
-            data.train_dir, data.test_good_dir, data.test_defect_dir, data.mask_dir,
-            _own_name(config),
-        )  # fmt: skip
-        return Source(own.find_categories, own.scan, "data.mask_dir/<defect>/<name>_mask.*")
+            table = CsvTable(data.csv, data.root, _own_name(config))
+            return Source(table.find_categories, table.scan, "column mask")
+        if given:
+            keys = {key: data[key] for key in folder.FOLDER_KEYS}
+            places = folder.Directories(**keys, category=_own_name(config))
+            mask = "data.mask_dir/<defect>/<name>_mask.*"
+            return Source(places.find_categories, places.scan, mask)
     if not data.root:
         raise UserError(
             "config.data.root is empty: give the folder of the categories, --config.data.root=DIR"

@@ -45,7 +45,7 @@ def _folders(root: StrPath) -> dict[str, str]:
     path = epath.Path(root)
     if not path.is_dir():
         raise UserError(f"data.root: {path} is not a folder: set it to the folder of categories")
-    found = {}
+    folders = {}
     for place in path.iterdir():
         try:
             folder = tfds_file.version_folder(str(place))
@@ -53,10 +53,10 @@ def _folders(root: StrPath) -> dict[str, str]:
             continue
         metadata = tfds_file.builder(folder).info.metadata or {}
         if RECORDS in metadata:
-            found[metadata[CATEGORY]] = folder
-    if not found:
+            folders[metadata[CATEGORY]] = folder
+    if not folders:
         raise UserError(
             f"data.root: {path} holds nothing that python -m stlm_jax.commands.build_tfds has "
             "written: set it to DATA_DIR/NAME"
         )
-    return found
+    return folders

@@ -23,24 +23,9 @@ class CategoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     url_infos = None  # nothing is downloaded; TFDS's own search for a list of downloads is spared
 
     def __init__(
-        self,
-        name: str,
-        config: Any,
-        category: str,
-        records: list[Record],
-        raw: Path,
-        data_dir: str,
+        self, name: str, config: Any, category: str, records: list[Record], raw: Path, data_dir: str
     ):
-        """Set up.
-
-        Args:
-            name: of the data set.
-            config: TFDS's `BuilderConfig` of the category, with its version.
-            category: its name.
-            records: its images.
-            raw: the folder that they are named relative to.
-            data_dir: the folder of TFDS data sets.
-        """
+        """The records, named relative to `raw`, as category `config` of the data set `name`."""
         self.name, self.VERSION = name, tfds.core.Version(config.version)
         self._category, self._raw = category, raw
         self._splits: dict[str, list[Record]] = {}
@@ -74,16 +59,14 @@ class CategoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     def _examples(self, records: list[Record]) -> Iterator[Example]:
         for index, record in enumerate(track(records, f"build {self._category}")):
             # Paths, not arrays: TFDS would encode an array with TensorFlow.
-            yield (
-                index,
-                {
-                    "image": str(record.image),
-                    "masks": [str(mask) for mask in record.masks],
-                    "label": record.label,
-                    "defect": record.defect,
-                    "path": self._relative(record.image),
-                },
-            )
+            example = {
+                "image": str(record.image),
+                "masks": [str(mask) for mask in record.masks],
+                "label": record.label,
+                "defect": record.defect,
+                "path": self._relative(record.image),
+            }
+            yield index, example
 
     def _entry(self, record: Record) -> list[Any]:
         masks = [self._relative(mask) for mask in record.masks]

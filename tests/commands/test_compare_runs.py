@@ -23,7 +23,7 @@ def write_run(folder, seed, aupro=0.5, auroc=0.75, config=None, protocol=None):
 
 
 def tabulate(*runs, out):
-    return main(["over_seeds", *map(str, runs), f"--out={out}"])
+    return main(["compare_runs", *map(str, runs), f"--out={out}"])
 
 
 def test_mean_and_sample_deviation(tmp_path, capsys):

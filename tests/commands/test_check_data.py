@@ -76,7 +76,7 @@ def test_the_table_of_a_sound_set(root, capsys):
         "| nut      | test  | good   |      1 |       |        12x10 |      L |\n"
         "no problem found\n"
     )
-    assert re.search(r"check +image 7/7", printed.err)
+    assert re.search(r"check +7/7 ", printed.err)
 
 
 CASES = {

@@ -52,7 +52,7 @@ def place(tmp_path_factory):
 
 
 def command(folder, *options):
-    return ["build", "mvtec_ad", f"--raw={folder / 'raw'}", f"--data_dir={folder / 'data'}",
+    return ["build_tfds", "mvtec_ad", f"--raw={folder / 'raw'}", f"--data_dir={folder / 'data'}",
             *options]  # fmt: skip
 
 
@@ -181,7 +181,9 @@ def test_categories_that_would_share_a_folder_are_refused(tmp_path):
 
 
 def test_a_damaged_or_foreign_folder_is_named(place, tmp_path):
-    with pytest.raises(UserError, match=r"holds nothing that python -m stlm_jax\.data\.build"):
+    with pytest.raises(
+        UserError, match=r"holds nothing that python -m stlm_jax\.commands\.build_tfds"
+    ):
         tfds_source.find_categories(place / "raw")
     (tmp_path / "nut/1.0.0").mkdir(parents=True)
     (tmp_path / "nut/1.0.0/dataset_info.json").write_text("{")
