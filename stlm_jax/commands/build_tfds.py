@@ -29,7 +29,7 @@ _FLAGS = {"data.root": "--raw", "data.categories": "--categories"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build what the command line `argv` (the program's name first) names; the exit status."""
+    """Builds what `argv` (the program's name first) names; the exit status."""
     readers = sorted(name for name in SOURCES if name != _PREPARED)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -61,14 +61,14 @@ def build(
     name: str | None = None,
     categories: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write categories of a data set; those that are there already are left as they are.
+    """Writes categories of a data set; those that are there already are left as they are.
 
     Args:
-        source: a name in `sources.SOURCES`.
+        source: a name in `registry.SOURCES`.
         raw: the folder of the extracted files.
         data_dir: the folder of TFDS data sets.
         name: of the data set, in lower case with underscores; by default `source`.
-        categories: which; by default all.
+        categories: by default all.
 
     Returns:
         The folder of every category.

@@ -14,7 +14,6 @@ from stlm_jax.data import dataset, problems
 from stlm_jax.data.inspection import Facts, duplicates, inspect_all
 from stlm_jax.data.problems import Problem
 from stlm_jax.data.records import Listing
-from stlm_jax.data.sources.registry import open_source
 from stlm_jax.data.textures import texture_files
 from stlm_jax.report.tables import align
 from stlm_jax.runtime.errors import UserError
@@ -47,34 +46,33 @@ def _run(argv: list[str]) -> int:
 
 
 def check(config: ml_collections.ConfigDict) -> int:
-    """Read the set, print the table and every problem; the exit status."""
+    """Reads the set, prints the table and every problem; the exit status."""
     dataset.prepare(config)
-    source = open_source(config)
     listings: dict[str, Listing] = {}
-    found: list[Problem] = []
+    all_problems: list[Problem] = []
     for category in config.data.categories:
         try:
             listings[category] = dataset.scan(config, category)
         except UserError as error:
-            found.append(Problem("category", f"{category}: {error}", fatal=True))
+            all_problems.append(Problem("category", f"{category}: {error}", fatal=True))
     try:
         texture_files(config.data.texture_root)
     except UserError as error:
-        found.append(Problem("textures", str(error), fatal=True))
+        all_problems.append(Problem("textures", str(error), fatal=True))
     skip = dataset.skips(config)
     records = [record for listing in listings.values() for record in listing.records]
     facts = inspect_all(records, skip)
-    batch_size = config.train.batch_size
     for category, listing in listings.items():
-        found += problems.of_listing(category, listing, source.mask, batch_size, skip)
+        all_problems += dataset.problems_of(config, category, listing)
     for fact in facts:
-        found += fact.problems
-    found += duplicates(facts)
+        all_problems += fact.problems
+    all_problems += duplicates(facts)
     if skip:
-        found += _too_few_left(facts, batch_size)
+        for category in listings:
+            all_problems += _few_readable(facts, category, config.train.batch_size)
     print(align([_HEADINGS, *_rows(facts)], _LEFT), end="")
-    _print_problems(found)
-    return WOULD_FAIL if problems.fatal(found) else FINE
+    _print_problems(all_problems)
+    return WOULD_FAIL if problems.fatal(all_problems) else FINE
 
 
 def _rows(facts: Sequence[Facts]) -> list[list[str]]:
@@ -100,32 +98,24 @@ def _cells(group: Sequence[Facts]) -> list[str]:
     ]
 
 
-def _too_few_left(facts: Sequence[Facts], batch_size: int) -> list[Problem]:
-    """Categories where too few training images can be read, though there are enough files."""
-    train = [fact for fact in facts if fact.record.split == "train"]
-    result = []
-    for category in dict.fromkeys(fact.record.category for fact in train):
-        files = [fact for fact in train if fact.record.category == category]
-        readable = sum(bool(fact.digest) for fact in files)
-        if readable < batch_size <= len(files):
-            text = (
-                f"{category}: {readable} readable training images are fewer than "
-                f"config.train.batch_size={batch_size}"
-            )
-            result.append(Problem("few images", text, fatal=True))
-    return result
+def _few_readable(facts: Sequence[Facts], category: str, batch_size: int) -> list[Problem]:
+    train = [f for f in facts if (f.record.category, f.record.split) == (category, "train")]
+    if len(train) < batch_size:
+        return []  # the listing shows it already
+    readable = sum(bool(fact.digest) for fact in train)
+    return problems.few_images(category, readable, batch_size, "readable training images")
 
 
-def _print_problems(found: Sequence[Problem]) -> None:
-    if not found:
+def _print_problems(all_problems: Sequence[Problem]) -> None:
+    if not all_problems:
         print("no problem found")
         return
-    for problem in found:
+    for problem in all_problems:
         weight = "error" if problem.fatal else "warning"
         print(f"{weight}: {problem.kind}: {problem.text}")
-    count = len(problems.fatal(found))
+    count = len(problems.fatal(all_problems))
     print(
-        f"{len(found)} problem{'s' * (len(found) > 1)}; "
+        f"{len(all_problems)} problem{'s' * (len(all_problems) > 1)}; "
         + (f"training would stop at {count} of them" if count else "training can run")
     )
 

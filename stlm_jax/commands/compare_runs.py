@@ -52,21 +52,24 @@ class _Run(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Tabulate the runs that the command line `argv` (the program's name first) names."""
+    """Tabulates the runs that `argv` (the program's name first) names; the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the workdir of an evaluated run")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write to")
     arguments = parser.parse_args(None if argv is None else list(argv)[1:])
-    return exit_status(lambda: print(over_seeds(arguments.runs, arguments.out), end=""), STOPPED)
+    return exit_status(lambda: print(compare_runs(arguments.runs, arguments.out), end=""), STOPPED)
 
 
-def over_seeds(folders: Sequence[str | Path], out: str | Path) -> str:
-    """Write the mean and deviation of runs over their seeds; returns the Markdown.
+def compare_runs(folders: Sequence[str | Path], out: str | Path) -> str:
+    """Writes the mean and deviation of two runs or more over their seeds; returns the Markdown.
+
+    Refused are runs of the same seed, and runs that differ in another key of the configuration or
+    in how or what was evaluated.
 
     Args:
-        folders: the workdirs of two runs or more.
+        folders: the workdirs.
         out: the folder to write to, made when absent.
     """
     if len(folders) < 2:
@@ -111,7 +114,7 @@ def _read(folder: Path) -> _Run:
 
 def _check_alike(first: _Run, run: _Run) -> None:
     for key in dict.fromkeys([*first.settings, *run.settings]):
-        here, there = (one.settings.get(key, "absent") for one in (first, run))
+        here, there = (r.settings.get(key, "absent") for r in (first, run))
         if here != there:
             raise UserError(
                 f"{run.folder} differs from {first.folder} in {key}, which is {there}, not {here}: "
@@ -126,10 +129,10 @@ def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int]) -> str:
         for name, values in spreads.items()
     ]  # fmt: skip
     rows[-1][0] = f"**{rows[-1][0]}**"
-    named = ", ".join(map(str, seeds))
+    listed = ", ".join(map(str, seeds))
     return (
         tables.align([["category", *map(tables.heading, spreads[MEAN])], *rows])
-        + f"\nMean ± sample standard deviation over {len(seeds)} seeds ({named}), in per cent."
+        + f"\nMean ± sample standard deviation over {len(seeds)} seeds ({listed}), in per cent."
         + f"\n\n{tables.PAPER}\n"
     )
 

@@ -19,27 +19,19 @@ class ImageCache:
     """
 
     def __init__(
-        self,
-        paths: Sequence[ImageFile],
-        reader: ImageReader,
-        budget: float,
-        label: str = "read",
+        self, paths: Sequence[ImageFile], reader: ImageReader, budget: float, label: str = "read"
     ):
-        """Decode what is to be kept; with `reader.skip` all, to know which files can be read.
+        """Decodes what `budget` bytes hold; with `reader.skip` all, to know which can be read.
 
-        Args:
-            paths: the image files.
-            reader: how they are read.
-            budget: bytes of decoded images to keep at most.
-            label: of the progress line.
+        `label` is that of the progress line.
         """
         shape = (reader.size, reader.size, 3)
         room = int(min(len(paths), budget / np.prod(shape)))
         self._reader = reader
         self._kept = np.empty((room, *shape), np.uint8)
         self._files: list[ImageFile] = []
-        wanted = paths if reader.skip else paths[:room]
-        for index, view in track(reader.views(wanted), label, len(wanted)):
+        at_once = paths if reader.skip else paths[:room]
+        for index, view in track(reader.views(at_once), label, len(at_once)):
             if len(self._files) < room:
                 self._kept[len(self._files)] = view.pixels
             self._files.append(paths[index])
@@ -51,7 +43,7 @@ class ImageCache:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Image `index`; not to be written to."""
-        if index < min(len(self._kept), len(self._files)):
+        if index < self.kept:
             return self._kept[index]
         return self._reader.view(self._files[index]).pixels
 

@@ -19,7 +19,7 @@ SKIP = "skip"  # of config.data.on_error
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
-    """Make `config.data` ready to be read.
+    """Makes `config.data` ready to be read.
 
     Writes the demo set where `data.demo` asks for it, and puts the names that the source holds in
     the place of `all` in `data.categories`.
@@ -31,32 +31,37 @@ def prepare(config: ml_collections.ConfigDict) -> None:
         config.data.categories = tuple(there)
     for category in config.data.categories:
         if category not in there:
+            place = config.data.csv or config.data.train_dir or config.data.root
             raise UserError(
-                f"config.data.categories: {_place(config)} has no {category!r}, it has "
+                f"config.data.categories: {place} has no {category!r}, it has "
                 f"{', '.join(there)}; choose with --config.data.categories=A,B"
             )
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Look for what the listings of all categories show to be wrong; opens no image.
+    """Raises the first problem that the listings show a run to stop at; opens no image.
 
     What a run would not stop at is noted, one line for each kind of problem.
     """
     texture_files(config.data.texture_root)
-    source = open_source(config)
     for category in config.data.categories:
-        listing = scan(config, category)
-        found = problems.of_listing(
-            category, listing, source.mask, config.train.batch_size, skips(config)
-        )
-        fatal = problems.fatal(found)
+        category_problems = problems_of(config, category, scan(config, category))
+        fatal = problems.fatal(category_problems)
         if fatal:
             raise UserError(fatal[0].text + _and_more(len(fatal) - 1))
         by_kind: dict[str, list[str]] = {}
-        for problem in found:
+        for problem in category_problems:
             by_kind.setdefault(problem.kind, []).append(problem.text)
         for texts in by_kind.values():
             note(f"warning: {texts[0]}{_and_more(len(texts) - 1)}")
+
+
+def problems_of(
+    config: ml_collections.ConfigDict, category: str, listing: Listing
+) -> list[problems.Problem]:
+    """What the listing of a category shows to be wrong."""
+    mask_name, batch_size = open_source(config).mask, config.train.batch_size
+    return problems.of_listing(category, listing, mask_name, batch_size, skips(config))
 
 
 def scan(config: ml_collections.ConfigDict, category: str) -> Listing:
@@ -81,11 +86,6 @@ def image_reader(config: ml_collections.ConfigDict) -> ImageReader:
     return ImageReader(config.image_size, config.data.geometry, skips(config))
 
 
-def _place(config: ml_collections.ConfigDict) -> str:
-    return config.data.csv or config.data.train_dir or config.data.root
-
-
 def _and_more(count: int) -> str:
-    return (
-        f" (and {count} more; python -m stlm_jax.commands.check_data lists them)" if count else ""
-    )
+    command = "python -m stlm_jax.commands.check_data"
+    return f" (and {count} more; {command} lists them)" if count else ""

@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from stlm_jax.data.images import (
     ImageError,
     holds_class_numbers,
@@ -22,10 +20,10 @@ from stlm_jax.runtime.progress import track
 
 @dataclass(frozen=True)
 class Facts:
-    """What one record's files hold.
+    """What the files of a record hold.
 
     Attributes:
-        record: which one.
+        record: the record.
         size: width and height of the image, upright; None where it cannot be read.
         mode: the file's own, as PIL names it; empty where it cannot be read.
         digest: of the decoded pixels; empty where they cannot be read.
@@ -45,8 +43,8 @@ def inspect_all(records: Sequence[Record], skip: bool) -> list[Facts]:
     return list(track(facts, "check", len(records)))
 
 
-def inspect(record: Record, skip: bool = False) -> Facts:
-    """Decode one record's image and masks; files that do not exist are passed over."""
+def inspect(record: Record, skip: bool) -> Facts:
+    """Decodes a record's image and masks; files that do not exist are passed over."""
     if not record.image.is_file():
         return Facts(record)
     try:
@@ -55,25 +53,21 @@ def inspect(record: Record, skip: bool = False) -> Facts:
     except ImageError as error:
         return Facts(record, problems=[_unreadable(error, is_used(record) and not skip)])
     height, width = pixels.shape[:2]
-    problems = _of_masks(record, (height, width))
-    return Facts(record, (width, height), mode, _digest(pixels), problems)
+    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16)
+    problems = _mask_problems(record, (height, width))
+    return Facts(record, (width, height), mode, digest.hexdigest(), problems)
 
 
 def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
     """Images to test on whose pixels are those of an image to train or calibrate on."""
-    seen: dict[tuple[str, str], File] = {}
-    for found in facts:
-        if found.digest and found.record.split != "test":
-            seen.setdefault((found.record.category, found.digest), found.record.image)
-    for found in facts:
-        twin = seen.get((found.record.category, found.digest))
-        if twin is not None and found.record.split == "test":
-            yield Problem("duplicate", f"{found.record.image} has the same pixels as {twin}")
-
-
-def _digest(pixels: np.ndarray) -> str:
-    shape = repr(pixels.shape).encode()
-    return hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).hexdigest()
+    images: dict[tuple[str, str], File] = {}
+    for fact in facts:
+        if fact.digest and fact.record.split != "test":
+            images.setdefault((fact.record.category, fact.digest), fact.record.image)
+    for fact in facts:
+        twin = images.get((fact.record.category, fact.digest))
+        if twin is not None and fact.record.split == "test":
+            yield Problem("duplicate", f"{fact.record.image} has the same pixels as {twin}")
 
 
 def _unreadable(error: ImageError, fatal: bool) -> Problem:
@@ -81,7 +75,7 @@ def _unreadable(error: ImageError, fatal: bool) -> Problem:
     return Problem(kind, str(error), fatal)
 
 
-def _of_masks(record: Record, shape: tuple[int, int]) -> list[Problem]:
+def _mask_problems(record: Record, shape: tuple[int, int]) -> list[Problem]:
     problems = []
     marked = False
     shapes = set()
@@ -96,7 +90,8 @@ def _of_masks(record: Record, shape: tuple[int, int]) -> list[Problem]:
         if values.shape != shape:
             text = f"{mask} is {_size(values.shape)}, its image {_size(shape)}"
             problems.append(Problem("mask size", text))
-        if not _is_binary(values):
+        ends = (values == 0) | (values == values.max())
+        if not (holds_class_numbers(values) or ends.all()):
             problems.append(Problem("mask not binary", f"{mask} holds more than two values"))
         marked |= bool(mask_of(values).any())
         shapes.add(values.shape)
@@ -106,10 +101,6 @@ def _of_masks(record: Record, shape: tuple[int, int]) -> list[Problem]:
     if masks and not marked:
         problems.append(Problem("mask empty", f"{masks[0]} marks no pixel of a defective image"))
     return problems
-
-
-def _is_binary(values: np.ndarray) -> bool:
-    return holds_class_numbers(values) or bool(((values == 0) | (values == values.max())).all())
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -32,7 +32,7 @@ def is_used(record: Record) -> bool:
 
 
 def of_listing(
-    category: str, listing: Listing, mask_name: str, batch_size: int, skip: bool = False
+    category: str, listing: Listing, mask_name: str, batch_size: int, skip: bool
 ) -> list[Problem]:
     """What the listing of a category shows.
 
@@ -44,8 +44,9 @@ def of_listing(
         skip: whether a run leaves out images that it cannot read.
     """
     count = sum(record.split == "train" for record in listing.records)
+    nothing = Problem("empty category", f"{category}: there is no image to train on", fatal=True)
     return [
-        *_too_few(category, count, batch_size),
+        *(few_images(category, count, batch_size) if count else [nothing]),
         *(Problem("empty folder", f"{folder} holds no image") for folder in listing.empty),
         *_missing_files(listing.records, skip),
         *_missing_masks(category, listing.records, mask_name),
@@ -53,16 +54,14 @@ def of_listing(
     ]
 
 
-def _too_few(category: str, count: int, batch_size: int) -> list[Problem]:
-    if not count:
-        return [Problem("empty category", f"{category}: there is no image to train on", fatal=True)]
-    if count < batch_size:
-        text = (
-            f"{category}: {count} training images are fewer than config.train.batch_size="
-            f"{batch_size}"
-        )
-        return [Problem("few images", text, fatal=True)]
-    return []
+def few_images(
+    category: str, count: int, batch_size: int, what: str = "training images"
+) -> list[Problem]:
+    """That so many images to train on are fewer than a batch; empty where they are not."""
+    if count >= batch_size:
+        return []
+    text = f"{category}: {count} {what} are fewer than config.train.batch_size={batch_size}"
+    return [Problem("few images", text, fatal=True)]
 
 
 def _missing_files(records: Sequence[Record], skip: bool) -> list[Problem]:
@@ -81,15 +80,11 @@ def _missing_files(records: Sequence[Record], skip: bool) -> list[Problem]:
 def _missing_masks(category: str, records: Sequence[Record], mask_name: str) -> list[Problem]:
     test = [record for record in records if record.split == "test"]
     if not test:
-        return [
-            Problem("no test", f"{category}: there is no image to test on, nothing to evaluate")
-        ]
-    by_defect: dict[str, list[Record]] = {}
-    for record in test:
-        if record.label:
-            by_defect.setdefault(record.defect, []).append(record)
+        text = f"{category}: there is no image to test on, nothing to evaluate"
+        return [Problem("no test", text)]
     problems = []
-    for defect, images in by_defect.items():
+    for defect in dict.fromkeys(record.defect for record in test if record.label):
+        images = [record for record in test if record.label and record.defect == defect]
         without = [record for record in images if record.mask is None]
         if len(without) == len(images):
             text = f"{category}: none of {len(images)} images of {defect} has a mask ({mask_name})"

@@ -75,13 +75,13 @@ def readable(
             return error
 
     skipped = 0
-    for index, found in enumerate(in_threads(attempt, files, ahead)):
-        if not isinstance(found, ImageError):
-            yield index, found
+    for index, result in enumerate(in_threads(attempt, files, ahead)):
+        if not isinstance(result, ImageError):
+            yield index, result
         elif skip:
             skipped += 1
-            note(f"left out: {found}")
+            note(f"left out: {result}")
         else:
-            raise found
+            raise result
     if skipped:
         note(f"{skipped} of {len(files)} images were left out, for they cannot be read")

@@ -149,14 +149,14 @@ def train_decoder(
     frozen = {ENCODER: variables["params"][ENCODER]}
     batch_stats = variables.get("batch_stats", {})
 
-    def loss_of(params, images, wanted):
+    def loss_of(params, images, targets):
         everything = {"params": {**params, **frozen}, "batch_stats": batch_stats}
-        return cosine_loss(model.apply(everything, images)[1], wanted)
+        return cosine_loss(model.apply(everything, images)[1], targets)
 
     @jax.jit
-    def step(state, _, images, wanted):
+    def step(state, _, images, targets):
         params, optimiser_state = state
-        loss, gradients = jax.value_and_grad(loss_of)(params, images, wanted.astype(jnp.float32))
+        loss, gradients = jax.value_and_grad(loss_of)(params, images, targets.astype(jnp.float32))
         updates, optimiser_state = optimiser.update(gradients, optimiser_state, params)
         return (optax.apply_updates(params, updates), optimiser_state), loss
 

@@ -28,10 +28,10 @@ def read_table(path: Path, required: Iterable[str]) -> list[tuple[int, dict[str,
             f"{path}: the first line must name the column{'s' * (len(missing) > 1)} "
             f"{', '.join(missing)}; it names {', '.join(columns) or 'none'}"
         )
-    found = []
+    named = []
     for line, row in rows:
         if len(row) > len(columns):
             raise UserError(f"{path}: line {line} has {len(row)} values for {len(columns)} columns")
         if any(row):
-            found.append((line, dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))))
-    return found
+            named.append((line, dict.fromkeys(columns, "") | dict(zip(columns, row, strict=False))))
+    return named
