@@ -6,8 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 from stlm_jax.inference.scores import largest
-from stlm_jax.metrics.classification import best_f1
-from stlm_jax.metrics.operating_points import OperatingPoints
+from stlm_jax.metrics.image_level import LabelledScores, best_f1
 
 
 def conformal_rank(count: int, quantile: float) -> int:
@@ -29,16 +28,12 @@ class UpperQuantile:
         self._keep = self._from_above(at_most)
 
     def add(self, values: np.ndarray) -> None:
-        """Take an array of any shape, float32."""
+        """Takes an array of any shape, float32."""
         self._count += values.size
         self._kept = largest([self._kept, values.ravel()], self._keep)
 
     def value(self) -> float:
-        """The quantile; of too few values the largest.
-
-        Raises:
-            ValueError: no value was added.
-        """
+        """The quantile; of too few values the largest."""
         if not self._count:
             raise ValueError("a quantile of nothing")
         return float(np.sort(self._kept)[-self._from_above(self._count)])
@@ -48,16 +43,14 @@ class UpperQuantile:
 
 
 def best_f1_threshold(good: np.ndarray, defective: np.ndarray) -> float:
-    """The threshold above which defective images lie with the largest F1.
+    """The threshold between the scores of `good` (N,) and `defective` (M,) with the largest F1.
 
-    It is in the middle between the lowest score above and the highest one not above.
-
-    Args:
-        good: (N,) float32 scores.
-        defective: (M,) float32 scores.
+    It is in the middle between the lowest score above and the highest one not above. Scores are
+    float32 and are compared as such: in another precision a threshold could fall onto a score.
     """
-    lowest = np.float32(best_f1(OperatingPoints.of(defective, good)).threshold)
     scores = np.concatenate([good, defective])
+    labels = np.arange(len(scores)) >= len(good)
+    lowest = np.float32(best_f1(LabelledScores(labels, scores))[1])
     below = scores[scores < lowest]
     if not below.size:
         return float(np.nextafter(lowest, np.float32(-1)))

@@ -1,8 +1,8 @@
 """Image-level and pixel-level measures of anomaly detection, in NumPy."""
 
 from stlm_jax.metrics.accumulator import Accumulator, Result
+from stlm_jax.metrics.checks import MetricError
 from stlm_jax.metrics.curves import Curve
-from stlm_jax.metrics.errors import MetricError
 from stlm_jax.metrics.registry import (
     DEFAULT_NAMES,
     Evaluation,

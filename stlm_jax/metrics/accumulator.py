@@ -7,9 +7,9 @@ import numpy as np
 
 from stlm_jax.metrics import checks
 from stlm_jax.metrics.bootstrap import Replicates, draw, intervals
+from stlm_jax.metrics.checks import MetricError
 from stlm_jax.metrics.coarse import Coarse
 from stlm_jax.metrics.curves import Curve, curves_of
-from stlm_jax.metrics.errors import MetricError
 from stlm_jax.metrics.part import Columns, Part
 from stlm_jax.metrics.pixel_weights import REGION, Region
 from stlm_jax.metrics.registry import DEFAULT_NAMES, resolve, values_of, weights_of
@@ -46,7 +46,7 @@ class _Image:
 
     def order(self) -> tuple:
         """A key that sorts images the same in whatever order they came."""
-        digests = [one.digest() for one in self.histograms or ()]
+        digests = [histogram.digest() for histogram in self.histograms or ()]
         return self.label, self.defect, self.score, digests
 
 
@@ -69,15 +69,12 @@ class Accumulator:
             names: as for `metrics.evaluate`.
             bootstrap: replicates for the intervals; 0 for none.
             seed: of the replicates.
-
-        Raises:
-            UserError: an unknown name.
         """
         self._names = tuple(names)
         self._bootstrap, self._seed = bootstrap, seed
         metrics = self._metrics()
         weights = tuple(sorted(weights_of(metrics) | {REGION}))  # the curves need regions
-        keep_scores = any(metric.points == "region_scores" for metric in metrics.values())
+        keep_scores = any(metric.source == "region_scores" for metric in metrics.values())
         self._columns = Columns(weights, keep_scores)
         self._images: list[_Image] = []
         self._good = Part(self._columns, good=True)
@@ -92,7 +89,7 @@ class Accumulator:
         defect: str,
         regions: Sequence[Region] | None = None,
     ) -> None:
-        """Fold one image in; sizes may differ from image to image.
+        """Folds one image in, or refuses it whole; sizes may differ from image to image.
 
         Args:
             anomaly_map: (H, W) real numbers, counted as float32; higher is more anomalous.
@@ -103,10 +100,6 @@ class Accumulator:
             defect: the kind of defect; of a good image it does not matter.
             regions: for `spro`, (mask (H, W) bool, pixels that saturate it) of each annotated
                 anomaly, as in `pixel_weights`.
-
-        Raises:
-            MetricError: shapes disagree, a value is not finite, a mask is not 0 or 1, a good
-                image has defective pixels, or a region is not within the mask. Nothing is added.
         """
         values = _map(anomaly_map)
         known = None if mask is None else checks.binary("mask", mask)
@@ -127,15 +120,11 @@ class Accumulator:
         self._images.append(_Image(float(image_score), defective, str(defect), histograms))
 
     def merge(self, other: "Accumulator") -> None:
-        """Fold in all that another, of the same settings, has seen; it is left as it is.
-
-        Raises:
-            MetricError: its names, replicates or seed are others.
-        """
-        if other._settings() != self._settings():
+        """Folds in all images of another, of the same settings; it is left as it is."""
+        ours, theirs = ((part._names, part._bootstrap, part._seed) for part in (self, other))
+        if theirs != ours:
             raise MetricError(
-                f"accumulators of other settings cannot be merged: {other._settings()} and "
-                f"{self._settings()}"
+                f"accumulators of other settings cannot be merged: {theirs} and {ours}"
             )
         self._images += other._images
         self._good.merge(other._good)
@@ -156,7 +145,7 @@ class Accumulator:
             drawn = Replicates(counts, scores, labels, histograms, self._columns, whole)
             replicates = intervals(metrics, values, drawn)
         bounds = {
-            name: metric.bound(getattr(whole, metric.points))
+            name: metric.bound(getattr(whole, metric.source))
             for name, metric in metrics.items()
             if name not in reasons
         }
@@ -181,9 +170,6 @@ class Accumulator:
 
     def _metrics(self):
         return {name: resolve(name) for name in self._names}
-
-    def _settings(self) -> tuple:
-        return self._names, self._bootstrap, self._seed
 
 
 def _map(values) -> np.ndarray:

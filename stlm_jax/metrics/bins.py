@@ -13,21 +13,17 @@ class Bins:
     """Named sums over the bins of `runs`, kept in pages of which only those in use exist."""
 
     def __init__(self, columns: tuple[str, ...]):
-        """All sums are 0.
-
-        Args:
-            columns: their names.
-        """
+        """All sums are 0; `columns` are their names."""
         self._slot = np.full(_PAGES, -1, np.int64)
         self._sums = {name: np.zeros(0) for name in columns}
         self._lowest, self._highest = np.zeros(0, np.uint8), np.zeros(0, np.uint8)
 
     def add(self, runs: Runs, amounts: dict[str, np.ndarray]) -> None:
-        """Add to some of the columns, for each (R,) real numbers."""
+        """Adds to some of the columns, for each (R,) real numbers."""
         self._add(runs.bins, amounts, runs.lowest, runs.highest)
 
     def merge(self, other: "Bins") -> None:
-        """Add all that another with the same columns holds."""
+        """Adds all that another with the same columns holds."""
         bins, cells = other._filled()
         amounts = {name: sums[cells] for name, sums in other._sums.items()}
         self._add(bins, amounts, other._lowest[cells], other._highest[cells])
@@ -61,7 +57,8 @@ class Bins:
         self._slot[new] = used + np.arange(len(new))
         missing = (used + len(new)) * _PAGE - len(self._lowest)
         if missing > 0:
-            more = max(missing, len(self._lowest) // 2)  # seldom, as each time all is copied
+            # By half at least, so that it is seldom: each time everything is copied.
+            more = max(missing, len(self._lowest) // 2)
             self._sums = {n: np.append(sums, np.zeros(more)) for n, sums in self._sums.items()}
             self._lowest = np.append(self._lowest, np.full(more, 255, np.uint8))
             self._highest = np.append(self._highest, np.zeros(more, np.uint8))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stlm_jax.metrics.checks import Undefined
 from stlm_jax.metrics.coarse import Coarse, common_bins
-from stlm_jax.metrics.errors import Undefined
 from stlm_jax.metrics.operating_points import OperatingPoints
 from stlm_jax.metrics.part import GOOD, NORMAL, POSITIVE, Columns
 from stlm_jax.metrics.pixel_weights import SHARE
@@ -18,14 +18,9 @@ Histograms = Sequence[tuple[Coarse, Coarse] | None]
 
 
 def draw(labels: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """(B + 1, N) how often each image counts: once in the first row, then as drawn.
+    """(B + 1, N) how often each image counts: once in the first row, then as drawn B times.
 
-    The numbers of good and of defective images stay what they are.
-
-    Args:
-        labels: (N,) bool.
-        replicates: B.
-        seed: of the draws.
+    The numbers of good and of defective images, by `labels` (N,) bool, stay what they are.
     """
     rng = np.random.default_rng(seed)
     counts = np.ones((replicates + 1, len(labels)))
@@ -49,23 +44,26 @@ def intervals(
     tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
     result = {}
     for name, metric in metrics.items():
-        if not np.isfinite(values[name]) or metric.points == "region_scores":
+        if not np.isfinite(values[name]) or metric.source == "region_scores":
             continue
         try:
-            found = np.concatenate([_values(metric, points) for points in replicates.of(metric)])
+            batches = [_values(metric, points) for points in replicates.of(metric)]
         except Undefined:
             continue
-        drawn = found[1:][np.isfinite(found[1:])]
-        if np.isfinite(found[0]) and 2 * len(drawn) > len(found[1:]):
-            low, high = np.clip(np.quantile(drawn, tails) + values[name] - found[0], 0, 1)
+        once, *drawn = np.concatenate(batches)
+        defined = np.array(drawn)[np.isfinite(drawn)]
+        if np.isfinite(once) and 2 * len(defined) > len(drawn):
+            low, high = np.clip(np.quantile(defined, tails) + values[name] - once, 0, 1)
             result[name] = (float(low), float(high))
     return result
 
 
 def _values(metric: Metric, points: OperatingPoints) -> np.ndarray:
+    # By our own formulas for images too: scikit-learn takes one set a call, and there are 1000.
+    formula = metric.of_sets or metric.value
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = metric.value(points)
-    return np.where((points.positives > 0) & (points.negatives > 0), found, np.nan)
+        values = formula(points)
+    return np.where((points.positives > 0) & (points.negatives > 0), values, np.nan)
 
 
 class Replicates:
@@ -80,7 +78,7 @@ class Replicates:
         columns: Columns,
         whole: Streamed,
     ):
-        """Sum the images' histograms.
+        """Sums the images' histograms.
 
         Args:
             counts: (B, N) as `draw` gives them.
@@ -92,7 +90,7 @@ class Replicates:
         """
         self._counts, self._scores, self._labels = counts, scores, labels
         present = [histogram for histogram in histograms if histogram is not None]
-        shift, bins = common_bins([one for pair in present for one in pair])
+        shift, bins = common_bins([histogram for pair in present for histogram in pair])
         self._tied = _tied(whole, shift, bins)[::-1]
         self._sums: dict[str, np.ndarray] = {}
         for side, names in enumerate((columns.of_normals, columns.of_positives)):
@@ -104,7 +102,7 @@ class Replicates:
         """Points with leading axis, some replicates at a time, in order."""
         for first in range(0, len(self._counts), _REPLICATES):
             some = slice(first, first + _REPLICATES)
-            if metric.points == "image_points":
+            if metric.source == "images":
                 yield self._image_points(self._counts[some])
             else:
                 negative = GOOD if metric.weight == SHARE else NORMAL
@@ -125,18 +123,22 @@ class Replicates:
 
 
 def _sums(
-    counts: np.ndarray, histograms: Sequence[Coarse | None], columns: int, shift: int, bins
+    counts: np.ndarray,
+    histograms: Sequence[Coarse | None],
+    columns: int,
+    shift: int,
+    bins: np.ndarray,
 ) -> np.ndarray:
     """(columns, B, K) sums over images, each counted as often as drawn."""
     total = np.zeros((columns, len(counts), len(bins)))
     for first in range(0, len(histograms), _IMAGES):
         some = histograms[first : first + _IMAGES]
         dense = np.zeros((columns, len(some), len(bins)))
-        for row, one in enumerate(some):
-            if one is not None:
-                place = np.searchsorted(bins, one.bins >> (shift - one.shift))
+        for row, histogram in enumerate(some):
+            if histogram is not None:
+                place = np.searchsorted(bins, histogram.bins >> (shift - histogram.shift))
                 for column in range(columns):
-                    np.add.at(dense[column, row], place, one.amounts[column])
+                    np.add.at(dense[column, row], place, histogram.amounts[column])
         total += counts[:, first : first + _IMAGES] @ dense
     return total
 

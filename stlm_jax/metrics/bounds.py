@@ -21,8 +21,9 @@ def auroc(points: OperatingPoints) -> float:
 def average_precision(points: OperatingPoints) -> float:
     """Of `classification.average_precision`."""
     low, high = _precision_range(points)
-    found = classification.precision(points)
-    return float(np.sum(np.maximum(high - found, found - low) * points.positive) / points.positives)
+    precision = classification.precision(points)
+    most = np.maximum(high - precision, precision - low)
+    return float(np.sum(most * points.positive) / points.positives)
 
 
 def f1max(points: OperatingPoints) -> float:
@@ -47,17 +48,17 @@ def log_area(points: OperatingPoints, weight: str, lower: float, upper: float) -
 
 def instance_average(points: OperatingPoints) -> float:
     """Of `instances.average`, which rises with the precision of any row."""
-    found = instances.average(points)
     low, high = (instances.average(points, rows) for rows in _precision_extremes(points))
-    return float(max(high - found, found - low))
+    value = instances.average(points)
+    return float(max(high - value, value - low))
 
 
 def instance_at_recall(points: OperatingPoints) -> float:
     """Of `instances.at_recall`."""
-    found = instances.at_recall(points)
     extremes = _precision_extremes(points)
     low, high = (instances.at_recall(points, at_rows=rows) for rows in extremes)
-    return float(max(high - found, found - low))
+    value = instances.at_recall(points)
+    return float(max(high - value, value - low))
 
 
 def _corners(

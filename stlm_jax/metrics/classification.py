@@ -1,17 +1,12 @@
-"""Ranking metrics of a two-class problem: AUROC, average precision, best F1."""
+"""Ranking metrics of operating points: AUROC, average precision, best F1.
 
-from typing import NamedTuple
+Pixel metrics, and those of resampled images: scikit-learn has no call for many sets at once, and
+a call for each of a thousand replicates would take longer than everything else.
+"""
 
 import numpy as np
 
 from stlm_jax.metrics.operating_points import OperatingPoints
-
-
-class BestF1(NamedTuple):
-    """The largest F1 and the threshold (score >= threshold) that reaches it."""
-
-    value: float
-    threshold: float
 
 
 def auroc(points: OperatingPoints) -> np.ndarray:
@@ -44,25 +39,9 @@ def precision(points: OperatingPoints) -> np.ndarray:
 
 def f1max(points: OperatingPoints) -> np.ndarray:
     """(…) the largest F1 over all thresholds."""
-    return _f1(points).max(axis=-1)
-
-
-def best_f1(points: OperatingPoints) -> BestF1:
-    """The largest F1 of one set; of equal ones the highest threshold.
-
-    Raises:
-        ValueError: the points keep no thresholds.
-    """
-    if points.thresholds is None:
-        raise ValueError("these operating points keep no thresholds")
-    f1 = _f1(points)
-    best = int(f1.argmax())
-    return BestF1(float(f1[best]), float(points.thresholds[best]))
-
-
-def _f1(points: OperatingPoints) -> np.ndarray:
     predicted = points.true_positives + points.false_positives
-    return 2 * points.true_positives / (predicted + points.positives[..., None])
+    f1 = 2 * points.true_positives / (predicted + points.positives[..., None])
+    return f1.max(axis=-1)
 
 
 def _share(true: np.ndarray, false: np.ndarray) -> np.ndarray:

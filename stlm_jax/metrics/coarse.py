@@ -24,7 +24,7 @@ class Coarse:
 
     @classmethod
     def of(cls, bins: np.ndarray, amounts: np.ndarray) -> "Coarse":
-        """Merge bins (R,) rising with their sums (C, R), two by two, down to `MAX_BINS`."""
+        """Merges bins (R,) rising with their sums (C, R), two by two, down to `MAX_BINS`."""
         shift = 0
         while len(bins) > MAX_BINS:
             # So many bits never merge more than needed: each halves the number at most.
@@ -44,10 +44,10 @@ def common_bins(histograms: list[Coarse]) -> tuple[int, np.ndarray]:
 
     K is `MAX_BINS` or less.
     """
-    shift = max((one.shift for one in histograms), default=0)
+    shift = max((histogram.shift for histogram in histograms), default=0)
     union = np.zeros(0, np.int64)
-    for one in histograms:
-        union = np.union1d(union, one.bins >> (shift - one.shift))
+    for histogram in histograms:
+        union = np.union1d(union, histogram.bins >> (shift - histogram.shift))
     while len(union) > MAX_BINS:
         shift, union = shift + 1, np.unique(union >> 1)
     return shift, union

@@ -2,14 +2,15 @@
 
 import heapq
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from stlm_jax.metrics import classification
-from stlm_jax.metrics.errors import Undefined
+from stlm_jax.metrics.checks import Undefined
 from stlm_jax.metrics.operating_points import OperatingPoints
 from stlm_jax.metrics.pixel_weights import REGION
+from stlm_jax.metrics.streamed import Streamed
 
 MAX_POINTS = 512
 
@@ -46,14 +47,11 @@ _CURVES: dict[str, tuple[str, Callable[[OperatingPoints], Curve]]] = {
 }
 
 
-def curves_of(source: Any) -> dict[str, Curve]:
-    """Those of the curves that are defined, by name.
+def curves_of(source: Streamed) -> dict[str, Curve]:
+    """Those of the curves that are defined, by name; the weights `region` are needed.
 
     `pixel_roc` and `image_roc` have recall over false positive rate, `pixel_pr` and `image_pr`
     precision over recall, `pro` mean overlap of regions over false positive rate.
-
-    Args:
-        source: as in `registry.Metric`, with weights `region`.
     """
     result = {}
     for name, (points, curve) in _CURVES.items():

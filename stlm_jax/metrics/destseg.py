@@ -6,7 +6,7 @@ false positive rate, and averages both. With many tied scores the result is anot
 
 import numpy as np
 
-from stlm_jax.metrics.errors import Undefined
+from stlm_jax.metrics.checks import Undefined
 from stlm_jax.metrics.pixel_weights import region_numbers
 
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-8  # within which a point of the curve counts as at the limit
@@ -20,7 +20,7 @@ class RegionScores:
         self.regions: list[np.ndarray] = []
 
     def add(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Take an image: its map (H, W) and its mask (H, W) bool."""
+        """Takes an image: its map (H, W) and its mask (H, W) bool."""
         self.normal.append(values[~mask])
         if mask.any():
             number = region_numbers(mask)
@@ -28,7 +28,7 @@ class RegionScores:
             self.regions += np.split(grouped, np.cumsum(np.bincount(number))[:-1])
 
     def merge(self, other: "RegionScores") -> None:
-        """Take the images of another."""
+        """Takes the images of another."""
         self.normal += other.normal
         self.regions += other.regions
 
@@ -36,10 +36,8 @@ class RegionScores:
 def aupro(scores: RegionScores, limit: float) -> float:
     """Area under the averaged curves up to about `limit`, divided by the rate where they end.
 
-    Takes time in proportion to regions × distinct normal scores within the limit.
-
-    Raises:
-        Undefined: the highest score of all is that of too many normal pixels.
+    Takes time in proportion to regions × distinct normal scores within the limit. Undefined where
+    the highest score of all is that of too many normal pixels.
     """
     normal = _Falling(np.concatenate(scores.normal))
     every = np.union1d(normal.values, -np.concatenate(scores.regions))

@@ -6,18 +6,19 @@ from functools import cached_property
 
 import numpy as np
 
-from stlm_jax.metrics import checks, undefined
+from stlm_jax.metrics import checks
+from stlm_jax.metrics.checks import MetricError
 from stlm_jax.metrics.destseg import RegionScores
-from stlm_jax.metrics.errors import MetricError
+from stlm_jax.metrics.image_level import LabelledScores
 from stlm_jax.metrics.operating_points import OperatingPoints
 from stlm_jax.metrics.pixel_weights import REGION, SHARE, Region, pixel_weights
 
 
 class Inputs:
-    """Anomaly maps against ground truth, one category at a time.
+    """Anomaly maps against ground truth, one category at a time, as `registry.evaluate` takes them.
 
     Attributes:
-        maps: (N, H, W) float32 or float64, finite, higher is more anomalous.
+        maps: (N, H, W) float32 or float64, finite.
         masks: (N, H, W) bool, true on defects.
         scores: (N,) float64 or None.
         labels: (N,) bool, true for a defective image.
@@ -33,21 +34,7 @@ class Inputs:
         regions: Sequence[Sequence[Region] | None] | None = None,
         weights: Collection[str] = (REGION,),
     ):
-        """Check and convert.
-
-        Args:
-            maps: (N, H, W) real numbers; any scale, nothing is rescaled.
-            masks: (N, H, W) bool or {0, 1}.
-            scores: (N,) real numbers, needed only by the image-level metrics.
-            labels: (N,) bool or {0, 1}; by default an image is defective when its mask holds a
-                pixel. Needed where a small defect may have vanished from a resized mask.
-            regions: for each image None, or masks (H, W) with their saturation in pixels.
-            weights: the weights of `pixel_weights` that `pixel_points` shall have.
-
-        Raises:
-            MetricError: shapes disagree, a value is not finite, a mask or label is not 0 or 1, or
-                an image labelled good has defective pixels.
-        """
+        """Checks and converts; `weights` are those of `pixel_weights` for `pixel_points`."""
         self.maps = checks.finite("maps", maps)
         if self.maps.ndim != 3 or 0 in self.maps.shape:
             raise MetricError(f"maps have shape {self.maps.shape}; give (images, height, width)")
@@ -59,9 +46,7 @@ class Inputs:
             )
         has_defect = np.asarray(self.masks.any(axis=(1, 2)))
         self.scores = None if scores is None else checks.finite("scores", scores).astype(np.float64)
-        self.labels = has_defect
-        if labels is not None:
-            self.labels = checks.binary("labels", labels)
+        self.labels = has_defect if labels is None else checks.binary("labels", labels)
         self.regions = regions
         self._weights = weights
         for name, values in (("scores", self.scores), ("labels", self.labels)):
@@ -79,53 +64,38 @@ class Inputs:
                 f"labels[{contradicting[0]}] says good but its mask has defective pixels"
             )
 
-    @cached_property
-    def image_points(self) -> OperatingPoints:
-        """Defective images ranked against good ones.
-
-        Raises:
-            MetricError: no scores were given.
-            Undefined: all images are good, or all are defective.
-        """
+    @property
+    def images(self) -> LabelledScores:
+        """The images' scores; there are some of both classes."""
         if self.scores is None:
             raise MetricError("image-level metrics need `scores`, one number for each image")
-        undefined.unless_images(self.labels)
-        return OperatingPoints.of(self.scores[self.labels], self.scores[~self.labels])
+        checks.require_both_labels(self.labels)
+        return LabelledScores(self.labels, self.scores)
 
     @cached_property
     def pixel_points(self) -> OperatingPoints:
-        """Defective pixels, weighted, ranked against the normal pixels of all images.
-
-        Raises:
-            Undefined: the masks hold no defective pixel, or nothing else.
-        """
-        self._check_pixels()
+        """Defective pixels, weighted, ranked against the normal pixels of all images."""
+        self._require_both_pixels()
         return OperatingPoints.of(
             self.maps[self.masks], self.maps[~self.masks], self._weights_of_pixels(self._weights)
         )
 
     @cached_property
     def saturated_points(self) -> OperatingPoints:
-        """`pixel_points` where every defective image came with its regions.
-
-        Raises:
-            Undefined: an image did not, or `pixel_points` are undefined.
-        """
-        given = self.regions or [None] * len(self.masks)
+        """`pixel_points` where every defective image came with its regions."""
+        of_images = self.regions or [None] * len(self.masks)
         without = sum(
-            region is None and mask.any() for region, mask in zip(given, self.masks, strict=True)
+            regions is None and mask.any()
+            for regions, mask in zip(of_images, self.masks, strict=True)
         )
-        undefined.unless_regions(without, any(r.any() for all_ in given for r, _ in all_ or ()))
+        has_pixels = any(region.any() for regions in of_images for region, _ in regions or ())
+        checks.require_regions(without, has_pixels)
         return self.pixel_points
 
     @cached_property
     def share_points(self) -> OperatingPoints:
-        """Defective pixels ranked against the pixels of good images only.
-
-        Raises:
-            Undefined: no image is good, or none has a defective pixel.
-        """
-        undefined.unless_shared(bool(self.masks.any()), not self.labels.all())
+        """Defective pixels ranked against the pixels of good images only."""
+        checks.require_good_images(bool(self.masks.any()), not self.labels.all())
         good = self.maps[~self.labels].ravel()
         weights = self._weights_of_pixels({SHARE})
         points = OperatingPoints.of(self.maps[self.masks], good, weights)
@@ -133,19 +103,15 @@ class Inputs:
 
     @cached_property
     def region_scores(self) -> RegionScores:
-        """The scores of normal pixels and of each region.
-
-        Raises:
-            Undefined: the masks hold no defective pixel, or nothing else.
-        """
-        self._check_pixels()
-        found = RegionScores()
+        """The scores of normal pixels and of each region."""
+        self._require_both_pixels()
+        scores = RegionScores()
         for values, mask in zip(self.maps, self.masks, strict=True):
-            found.add(values, mask)
-        return found
+            scores.add(values, mask)
+        return scores
 
-    def _check_pixels(self) -> None:
-        undefined.unless_pixels(bool(self.masks.any()), not self.masks.all())
+    def _require_both_pixels(self) -> None:
+        checks.require_both_pixels(bool(self.masks.any()), not self.masks.all())
 
     def _weights_of_pixels(self, names: Collection[str]) -> dict[str, np.ndarray]:
         parts = [

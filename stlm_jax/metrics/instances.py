@@ -16,9 +16,8 @@ _ROUNDING = 1e-9  # of a sum of counts of regions
 def average(points: OperatingPoints, at_rows: np.ndarray | None = None) -> np.ndarray:
     """(…) IAP: the mean over regions of the envelope of precision.
 
-    Args:
-        points: with the weights `instance`, 1 at the score that finds a region.
-        at_rows: (…, K) precision of each row, by default that of `points`.
+    The weights `instance` of the points are 1 at the score that finds a region; `at_rows` (…, K)
+    stands in for the precision of each row.
     """
     instances = points.weights["instance"]
     return np.sum(_envelope(points, at_rows) * instances, axis=-1) / instances.sum(axis=-1)

@@ -21,8 +21,6 @@ class OperatingPoints:
         negative: (…, K) float64, negatives in each row.
         weights: by name, (…, K) float64, weight of the positives in each row.
         tied: (K,) bool, whether a row is one score.
-        thresholds: (K,) the lowest score of each row; the test is score >= threshold. None where
-            it is not kept.
         resolution: the false positive rate of a single negative, where it matters.
     """
 
@@ -30,7 +28,6 @@ class OperatingPoints:
     negative: np.ndarray
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
     tied: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
-    thresholds: np.ndarray | None = None
     resolution: float = 0.0
 
     @classmethod
@@ -40,16 +37,12 @@ class OperatingPoints:
         negative: np.ndarray,
         weights: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
-        """Rank the scores of positives against those of negatives, exactly.
+        """Scores of positives (P,) against negatives (M,), finite and of one dtype, exactly.
 
-        There are two rows for each distinct score of a positive, the negatives above it and what
-        ties with it, and a last one: only the *order* of the other negatives could tell more, and
-        no metric asks for it. This is several times faster than ranking all of them together.
-
-        Args:
-            positive: (P,) finite scores, at least one.
-            negative: (M,) finite scores of the same dtype, at least one.
-            weights: by name, (P,) float64.
+        Of both there is at least one; `weights` are (P,) float64 by name. There are two rows for
+        each distinct score of a positive, the negatives above it and what ties with it, and a last
+        one: only the *order* of the other negatives could tell more, and no metric asks for it.
+        This is several times faster than ranking all of them together.
         """
         rising = np.sort(negative)
         values, group, counts = np.unique(positive, return_inverse=True, return_counts=True)
@@ -65,7 +58,6 @@ class OperatingPoints:
             negative=np.diff(passed, prepend=0).astype(np.float64),
             weights={name: _in_odd_rows(sum_) for name, sum_ in sums.items()},
             tied=np.ones(len(passed), bool),
-            thresholds=np.append(np.repeat(values[::-1], 2), values[0]),
         )
 
     @cached_property
@@ -90,15 +82,15 @@ class OperatingPoints:
 
     def false_positive_rate(self) -> np.ndarray:
         """(…, K + 1) from 0 to 1: before the first row and after each."""
-        return from_zero(self.false_positives) / self.negatives[..., None]
+        return _from_zero(self.false_positives) / self.negatives[..., None]
 
     def recall(self, weight: str | None = None) -> np.ndarray:
         """(…, K + 1) from 0 to 1: share of positives found, or of their `weight`."""
-        found = self.true_positives if weight is None else np.cumsum(self.weights[weight], axis=-1)
-        return from_zero(found) / found[..., -1:]
+        sums = self.true_positives if weight is None else np.cumsum(self.weights[weight], axis=-1)
+        return _from_zero(sums) / sums[..., -1:]
 
 
-def from_zero(sums: np.ndarray) -> np.ndarray:
+def _from_zero(sums: np.ndarray) -> np.ndarray:
     """(…, K) to (…, K + 1) with 0 before the first."""
     return np.concatenate([np.zeros_like(sums[..., :1]), sums], axis=-1)
 

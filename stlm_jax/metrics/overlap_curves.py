@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stlm_jax.metrics.errors import Undefined
+from stlm_jax.metrics.checks import Undefined
 from stlm_jax.metrics.operating_points import OperatingPoints
 
 
@@ -22,11 +22,8 @@ def log_area(points: OperatingPoints, weight: str, lower: float, upper: float) -
     """(…) mean of the recall of `weight` over the logarithm of the rate between the bounds.
 
     With the negatives of good images only and the weights `share` this is AUPIMO (Bertoldo et al.,
-    2024), its mean over defective images.
-
-    Raises:
-        Undefined: there are too few negatives for a rate as low as `lower`, or too many of the
-            highest are tied with positives.
+    2024), its mean over defective images. Undefined where there are too few negatives for a rate
+    as low as `lower`, or too many of the highest are tied with positives.
     """
     if points.resolution > lower:
         raise Undefined(f"good images hold too few pixels for a false positive rate of {lower:g}")
@@ -48,8 +45,7 @@ def log_area(points: OperatingPoints, weight: str, lower: float, upper: float) -
 def clipped_steps(x: np.ndarray, lower: float, upper: float) -> tuple[np.ndarray, np.ndarray]:
     """What lies between two bounds of each step of `x` (…, K + 1), which never falls.
 
-    Returns:
-        (…, K) how wide it is; (…, K) where its middle lies, as a share of the whole step.
+    (…, K) how wide it is, and (…, K) where its middle lies, as a share of the whole step.
     """
     inside = np.clip(x, lower, upper)
     width, step = np.diff(inside, axis=-1), np.diff(x, axis=-1)

@@ -16,15 +16,10 @@ NORMAL, POSITIVE, GOOD = "normal", "positive", "good"
 
 @dataclass(frozen=True)
 class Columns:
-    """What is summed over pixels.
+    """What is summed over pixels."""
 
-    Attributes:
-        weights: the weights of `pixel_weights` that are summed of defective pixels.
-        keep_scores: whether the scores themselves are kept as well, for `destseg`.
-    """
-
-    weights: tuple[str, ...]
-    keep_scores: bool
+    weights: tuple[str, ...]  # of `pixel_weights`, summed over defective pixels
+    keep_scores: bool  # whether the scores themselves are kept as well, for `destseg`
 
     @property
     def of_positives(self) -> tuple[str, ...]:
@@ -57,7 +52,7 @@ class Part:
         good: bool,
         regions: Sequence[Region] | None,
     ) -> tuple[Coarse, Coarse]:
-        """Add an image.
+        """Adds an image, or nothing where `pixel_weights` refuses its regions.
 
         Args:
             values: (H, W) float32, finite.
@@ -68,29 +63,24 @@ class Part:
         Returns:
             Histograms of the image's own: of its normal pixels, with the sums `of_normals`, and of
             its defective ones, with the sums `of_positives`.
-
-        Raises:
-            MetricError: see `pixel_weights`.
         """
         values = without_negative_zero(values)
         if mask is not None and not mask.any():
             mask = None
-        found = values[mask] if mask is not None else values[:0, 0]
-        weights = (
-            {}
-            if mask is None
-            else pixel_weights(self.columns.weights, found, mask, regions)  # may refuse: first
-        )
+        if mask is None:
+            normal, positive, weights = values.ravel(), values[:0, 0], {}
+        else:
+            normal, positive = values[~mask], values[mask]
+            weights = pixel_weights(self.columns.weights, positive, mask, regions)
         self.without_regions += SATURATED in weights and regions is None
         self.good_pixels += values.size if good else 0
         if self.columns.keep_scores:
             self.scores.add(values, np.zeros_like(values, bool) if mask is None else mask)
-        normal = values.ravel() if mask is None else values[~mask]
         normals = self._add_normals(normal, 1 / values.size if good else 0.0)
-        return normals, self._add_positives(found, weights)
+        return normals, self._add_positives(positive, weights)
 
     def merge(self, other: "Part") -> None:
-        """Add all images of another."""
+        """Adds all images of another."""
         self.bins.merge(other.bins)
         self.scores.merge(other.scores)
         self.without_regions += other.without_regions

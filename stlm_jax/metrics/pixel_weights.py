@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from stlm_jax.metrics import checks
-from stlm_jax.metrics.errors import MetricError
+from stlm_jax.metrics.checks import MetricError
 
 REGION, INSTANCE, SHARE, SATURATED = "region", "instance", "share", "saturated"
 Region = tuple[np.ndarray, float]
@@ -34,10 +34,6 @@ def pixel_weights(
 
     Returns:
         By name, (P,) float64.
-
-    Raises:
-        MetricError: a region is not of the mask's shape, reaches outside of it, or its saturation
-            is not a number above 0.
     """
     weights: dict[str, np.ndarray] = {}
     if REGION in names or INSTANCE in names:

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from stlm_jax.metrics import bounds, classification, destseg, instances, overlap_curves
-from stlm_jax.metrics.errors import Undefined
+from stlm_jax.metrics import (
+    bounds,
+    classification,
+    destseg,
+    image_level,
+    instances,
+    overlap_curves,
+)
+from stlm_jax.metrics.checks import Undefined
 from stlm_jax.metrics.inputs import Inputs
 from stlm_jax.metrics.pixel_weights import INSTANCE, REGION, SATURATED, SHARE, Region
 from stlm_jax.runtime.errors import UserError
@@ -19,17 +26,19 @@ class Metric:
     """How a metric is computed.
 
     Attributes:
-        points: what it is computed from: the attribute of that name of `Inputs` and of the
-            accumulator's parts.
-        value: the metric of that material; of operating points with leading axes, one each.
+        source: what it is computed from: the attribute of that name of `Inputs` and `Streamed`.
+        value: the metric of that.
         bound: how much rows of several scores may have changed the value of operating points.
         weight: which of `pixel_weights` it needs.
+        of_sets: the metric of operating points with a leading axis, one value a set; by default
+            `value`, which then takes them too.
     """
 
-    points: str
+    source: str
     value: Callable[[Any], Any]
     bound: Callable[[Any], float]
     weight: str | None = None
+    of_sets: Callable[[Any], Any] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -43,10 +52,14 @@ def _exact(_: Any) -> float:
     return 0.0
 
 
-def _overlap(points: str, weight: str, limit: float) -> Metric:
+def _of_images(value: Callable[[Any], float], of_sets: Callable[[Any], Any]) -> Metric:
+    return Metric("images", value, _exact, of_sets=of_sets)
+
+
+def _overlap(source: str, weight: str, limit: float) -> Metric:
     value = partial(overlap_curves.area, weight=weight, limit=limit)
     bound = partial(bounds.area, weight=weight, limit=limit)
-    return Metric(points, value, bound, weight)
+    return Metric(source, value, bound, weight)
 
 
 def _aupimo(lower: float, upper: float) -> Metric:
@@ -65,9 +78,9 @@ _LIMITED: dict[str, tuple[float, Callable[[float], Metric]]] = {
     "spro": (0.05, partial(_overlap, "saturated_points", SATURATED)),
 }
 METRICS: dict[str, Metric] = {
-    "image_auroc": Metric("image_points", classification.auroc, _exact),
-    "image_ap": Metric("image_points", classification.average_precision, _exact),
-    "image_f1max": Metric("image_points", classification.f1max, _exact),
+    "image_auroc": _of_images(image_level.auroc, classification.auroc),
+    "image_ap": _of_images(image_level.average_precision, classification.average_precision),
+    "image_f1max": _of_images(image_level.f1max, classification.f1max),
     "pixel_auroc": Metric("pixel_points", classification.auroc, bounds.auroc),
     "pixel_ap": Metric("pixel_points", classification.average_precision, bounds.average_precision),
     "pixel_f1max": Metric("pixel_points", classification.f1max, bounds.f1max),
@@ -80,12 +93,7 @@ DEFAULT_NAMES = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse an unknown metric before any work is done.
-
-    Raises:
-        UserError: a name is not in `METRICS` nor one of `aupro_<limit>`, `spro_<limit>` and
-            `aupro_destseg_<limit>` with a limit in (0, 1].
-    """
+    """Refuses an unknown metric before any work is done."""
     for name in names:
         resolve(name)
 
@@ -105,6 +113,7 @@ def evaluate(
         masks: (N, H, W) ground truth, {0, 1} or bool.
         scores: (N,) image scores, for the image-level metrics.
         labels: (N,) {0, 1} or bool, defective or not; by default whether the mask has a pixel.
+            Needed where a small defect may have vanished from a resized mask.
         names: of `METRICS`: `image_auroc`, `image_ap`, `image_f1max`, `pixel_auroc`, `pixel_ap`,
             `pixel_f1max`; `aupro` (false positive rate up to 0.3) and `aupro_destseg`, the same
             as published with DeSTSeg; `iap` and `iap90`; `aupimo` (rates of good images from 1e-5
@@ -115,10 +124,6 @@ def evaluate(
     Returns:
         {name: value} in the order of `names`. A metric without a value on this set, such as
         AUROC when every image is good, is nan and the reason is logged as a warning.
-
-    Raises:
-        UserError: an unknown name.
-        MetricError: material that is malformed; see `Inputs`.
     """
     values, reasons = evaluate_with_reasons(maps, masks, scores, labels, names, regions)
     for name, reason in reasons.items():
@@ -139,13 +144,13 @@ def weights_of(metrics: dict[str, Metric]) -> frozenset[str]:
     return frozenset(metric.weight for metric in metrics.values() if metric.weight)
 
 
-def values_of(metrics: dict[str, Metric], source: Any) -> Evaluation:
-    """Metrics of `Inputs` or of a part of the accumulator."""
+def values_of(metrics: dict[str, Metric], material: Any) -> Evaluation:
+    """Metrics of `Inputs` or `Streamed`."""
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for name, metric in metrics.items():
         try:
-            values[name] = float(metric.value(getattr(source, metric.points)))
+            values[name] = float(metric.value(getattr(material, metric.source)))
         except Undefined as reason:
             values[name] = math.nan
             reasons[name] = str(reason)
@@ -153,22 +158,16 @@ def values_of(metrics: dict[str, Metric], source: Any) -> Evaluation:
 
 
 def resolve(name: str) -> Metric:
-    """The metric of a name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The metric of a name: one of `METRICS`, or one of `_LIMITED` with a limit in the name."""
     if name in METRICS:
         return METRICS[name]
-    for prefix, (_, metric) in _LIMITED.items():
-        if name.startswith(f"{prefix}_"):
-            try:
-                limit = float(name.removeprefix(f"{prefix}_"))
-            except ValueError:
-                break
-            if 0 < limit <= 1:
-                return metric(limit)
-            break
+    prefix, _, limit = name.rpartition("_")
+    if prefix in _LIMITED:
+        try:
+            if 0 < float(limit) <= 1:
+                return _LIMITED[prefix][1](float(limit))
+        except ValueError:
+            pass  # not a number: unknown like any other name
     known = ", ".join(METRICS)
     limited = ", ".join(f"{prefix}_<limit>" for prefix in sorted(_LIMITED))
     raise UserError(

@@ -40,7 +40,7 @@ class Runs:
 
     @classmethod
     def of(cls, rising: np.ndarray) -> "Runs":
-        """Count scores (P,) float32, sorted, finite and without a negative zero."""
+        """Counts scores (P,) float32, sorted, finite and without a negative zero."""
         position, offsets = _positions(rising)
         bins = np.right_shift(position, _BITS, out=position)
         for part, offset in offsets:

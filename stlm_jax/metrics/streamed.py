@@ -1,4 +1,4 @@
-"""Operating points of accumulated images, by the same names as those of exact `Inputs`."""
+"""What metrics are computed from, of accumulated images, by the same names as of exact `Inputs`."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -6,8 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from stlm_jax.metrics import undefined
+from stlm_jax.metrics import checks
 from stlm_jax.metrics.destseg import RegionScores
+from stlm_jax.metrics.image_level import LabelledScores
 from stlm_jax.metrics.operating_points import OperatingPoints
 from stlm_jax.metrics.part import GOOD, NORMAL, POSITIVE, Columns, Part
 from stlm_jax.metrics.pixel_weights import SATURATED, SHARE
@@ -19,14 +20,7 @@ class Streamed:
     def __init__(
         self, columns: Columns, parts: Iterable[Part], scores: np.ndarray, labels: np.ndarray
     ):
-        """Merge.
-
-        Args:
-            columns: those of the parts.
-            parts: left as they are.
-            scores: (N,) float64 of images.
-            labels: (N,) bool.
-        """
+        """Merges `parts` of these `columns`; `scores` (N,) float64, `labels` (N,) bool."""
         self._scores, self._labels, self._columns = scores, labels, columns
         whole = Part(columns)
         for part in parts:
@@ -35,35 +29,41 @@ class Streamed:
         self._good_pixels = whole.good_pixels
         self._bins, self._sums, self._tied = whole.bins.rows()
 
-    @cached_property
-    def image_points(self) -> OperatingPoints:
+    @property
+    def images(self) -> LabelledScores:
         """See `Inputs`."""
-        undefined.unless_images(self._labels)
-        return OperatingPoints.of(self._scores[self._labels], self._scores[~self._labels])
+        checks.require_both_labels(self._labels)
+        return LabelledScores(self._labels, self._scores)
+
+    @property
+    def image_points(self) -> OperatingPoints:
+        """Defective images ranked against good ones, for curves."""
+        labels, scores = self.images
+        return OperatingPoints.of(scores[labels], scores[~labels])
 
     @cached_property
     def pixel_points(self) -> OperatingPoints:
         """See `Inputs`."""
-        undefined.unless_pixels(self._has(POSITIVE), self._has(NORMAL))
+        checks.require_both_pixels(self._has(POSITIVE), self._has(NORMAL))
         return self._points(NORMAL, self._columns.weights)
 
-    @cached_property
+    @property
     def saturated_points(self) -> OperatingPoints:
         """See `Inputs`."""
-        undefined.unless_regions(self._without_regions, self._has(SATURATED))
+        checks.require_regions(self._without_regions, self._has(SATURATED))
         return self.pixel_points
 
     @cached_property
     def share_points(self) -> OperatingPoints:
         """See `Inputs`; a good image counts 1 whatever its size."""
-        undefined.unless_shared(self._has(POSITIVE), self._has(GOOD))
+        checks.require_good_images(self._has(POSITIVE), self._has(GOOD))
         points = self._points(GOOD, (SHARE,))
         return replace(points, resolution=1 / self._good_pixels)
 
-    @cached_property
+    @property
     def region_scores(self) -> RegionScores:
         """See `Inputs`."""
-        undefined.unless_pixels(self._has(POSITIVE), self._has(NORMAL))
+        checks.require_both_pixels(self._has(POSITIVE), self._has(NORMAL))
         return self._regions
 
     def tied(self) -> tuple[np.ndarray, np.ndarray]:

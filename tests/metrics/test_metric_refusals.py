@@ -109,5 +109,12 @@ def test_any_real_dtype(dtype):
 
 
 def test_metrics_need_no_jax():
-    code = "import sys, stlm_jax.metrics; sys.exit('jax' in sys.modules)"
+    code = """
+import sys
+from stlm_jax.metrics import evaluate
+assert "sklearn" not in sys.modules  # it is slow to import
+evaluate([[[0.0]], [[1.0]]], [[[0]], [[1]]], [0, 1], names=["image_auroc", "image_f1max"])
+assert "sklearn" in sys.modules
+sys.exit("jax" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

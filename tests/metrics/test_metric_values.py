@@ -5,7 +5,7 @@ import pytest
 from folding import folded
 
 from stlm_jax.metrics import evaluate
-from stlm_jax.metrics.classification import best_f1
+from stlm_jax.metrics.image_level import LabelledScores, best_f1
 from stlm_jax.metrics.inputs import Inputs
 from stlm_jax.metrics.overlap_curves import area, log_area
 
@@ -51,7 +51,8 @@ def test_strip_of_ten_pixels(name, value, measure):
 
 
 def test_threshold_of_the_best_f1():
-    assert best_f1(Inputs(STRIP, STRIP_MASK).pixel_points) == pytest.approx((0.8, 0.7))
+    strip = LabelledScores(STRIP_MASK.ravel() > 0, STRIP.ravel())
+    assert best_f1(strip) == pytest.approx((0.8, 0.7))
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -130,4 +131,13 @@ def test_image_level_best_f1():
     inputs = Inputs(
         np.zeros((4, 1, 1)), np.zeros((4, 1, 1)), scores=[0.1, 0.5, 0.9, 0.1], labels=[0, 1, 1, 1]
     )
-    assert best_f1(inputs.image_points) == pytest.approx((6 / 7, 0.1))
+    assert best_f1(inputs.images) == pytest.approx((6 / 7, 0.1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_of_equal_f1_the_highest_threshold_to_the_last_bit(dtype):
+    """Three of five judged rightly, or four of eight: F1 is 2/3 both times, but for rounding."""
+    labels = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0], bool)
+    scores = np.arange(11, dtype=dtype)[::-1] / dtype(11)
+    value, threshold = best_f1(LabelledScores(labels, scores))
+    assert (value, threshold) == (pytest.approx(2 / 3), float(scores[4]))
