@@ -44,16 +44,10 @@ def calibrate_untested(config: ml_collections.ConfigDict, workdir: Path) -> None
 def load_or_calibrate(
     folder: Path, config: ml_collections.ConfigDict, predict: Predict, category: str
 ) -> Calibration | None:
-    """The calibration in a category's `folder`; where none is there that fits, a new one, stored.
+    """The calibration in `folder`; where none is there that fits, a new one by `predict`, stored.
 
-    It is None, after a note, where the data set has only images to test on.
-
-    Args:
-        folder: `WORKDIR/CATEGORY`; where there is none, as of a model that was not trained here,
-            nothing is written.
-        config: of the run.
-        predict: the category's model.
-        category: its name.
+    It is None, after a note, where the data set has only images to test on. Where there is no
+    `folder`, `WORKDIR/CATEGORY`, as of a model that was not trained here, nothing is written.
     """
     stored = load_if_current(folder, config)
     if stored:
@@ -61,21 +55,14 @@ def load_or_calibrate(
     if not _images(config, category)[1]:
         note(f"{category}: no threshold, there is no good image but those to test on")
         return None
-    made = calibrate(config, predict, category)
+    calibration = calibrate(config, predict, category)
     if folder.is_dir() and jax.process_index() == 0:
-        store(folder, made, config)
-    return made
+        store(folder, calibration, config)
+    return calibration
 
 
 def calibrate(config: ml_collections.ConfigDict, predict: Predict, category: str) -> Calibration:
-    """Estimates a calibration; `Calibration.source` says from which images.
-
-    Args:
-        config: of the run; `config.calibration` has the quantiles.
-        predict: the category's model.
-        category: its name.
-
-    """
+    """Estimates a calibration of the model `predict`; its `source` says from which images."""
     source, good, defective = _images(config, category)
     if source == TRAINING:
         note(f"{category}: no image is held out; the threshold is from training images: optimistic")
@@ -85,16 +72,16 @@ def calibrate(config: ml_collections.ConfigDict, predict: Predict, category: str
     for result in _predict(config, predict, category, good):
         scores.append(result.score)
         pixels.add(result.map)
-    of_good = np.array(scores)
-    count = len(of_good)
+    good_scores = np.array(scores)
+    count = len(good_scores)
     if defective:
         results = _predict(config, predict, category, defective)
-        of_defective = np.array([result.score for result in results])
-        source, count = F1MAX, count + len(of_defective)
-        threshold = best_f1_threshold(of_good, of_defective)
+        defective_scores = np.array([result.score for result in results])
+        source, count = F1MAX, count + len(defective_scores)
+        threshold = best_f1_threshold(good_scores, defective_scores)
     else:
-        threshold = _threshold_of_quantile(category, of_good, keys.quantile)
-    spread = threshold - float(np.median(of_good))
+        threshold = _threshold_of_quantile(category, good_scores, keys.quantile)
+    spread = threshold - float(np.median(good_scores))
     normaliser = max(spread, _LEAST_NORMALISER)
     return Calibration(threshold, normaliser, pixels.value(), source, count)
 
@@ -117,7 +104,7 @@ def _images(
 def _predict(
     config: ml_collections.ConfigDict, predict: Predict, category: str, records: list[Record]
 ) -> Iterator[ImageMaps]:
-    """What the model says of images, of those that can be read; an error where none can."""
+    """What the model says of those images that can be read; an error where none can."""
     views = dataset.image_reader(config).views([record.image for record in records])
     results = predict(view for _, view in views)
     count = 0

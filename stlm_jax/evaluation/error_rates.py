@@ -16,33 +16,26 @@ class ErrorRates:
     """
 
     def __init__(self, calibration: Calibration):
-        """Begin with no image."""
+        """Begins with no image."""
         self._thresholds = calibration.threshold, calibration.pixel_threshold
         self._counts = np.zeros((2, 2, 2), np.int64)  # image or pixel, true class, verdict
 
     def add(
         self, anomaly_map: np.ndarray, mask: np.ndarray | None, score: float, label: bool
     ) -> None:
-        """Count one image.
+        """Counts an image: its map (H, W) float32, its mask (H, W) bool, true on defects.
 
-        Args:
-            anomaly_map: (H, W) float32.
-            mask: (H, W) bool, true on defects; None of a good image, and where it is not known.
-            score: of the image.
-            label: whether it is defective.
-
-        Raises:
-            MetricError: the score or a value of the map is not finite, or the shapes differ.
+        The mask is None of a good image, and where it is not known.
         """
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
             raise MetricError("a score or a map's value is not finite")
         if mask is not None and mask.shape != anomaly_map.shape:
             raise MetricError(f"the mask is {mask.shape}, but the map {anomaly_map.shape}")
-        of_image, of_pixel = self._thresholds
-        self._counts[0, int(label), int(score > of_image)] += 1
-        if mask is None and label:
+        image_threshold, pixel_threshold = self._thresholds
+        self._counts[0, int(label), int(score > image_threshold)] += 1
+        if mask is None and label:  # nobody knows which of its pixels are defective
             return
-        alarms = anomaly_map > of_pixel
+        alarms = anomaly_map > pixel_threshold
         bad = 0 if mask is None else np.count_nonzero(mask)
         hits = 0 if mask is None else np.count_nonzero(alarms[mask])
         false_alarms = np.count_nonzero(alarms) - hits
@@ -50,11 +43,7 @@ class ErrorRates:
         self._counts[1] += ((good - false_alarms, false_alarms), (bad - hits, hits))
 
     def merge(self, other: Self) -> None:
-        """Add what another has counted.
-
-        Raises:
-            ValueError: it counts by other thresholds.
-        """
+        """Adds what another has counted by the same thresholds."""
         if other._thresholds != self._thresholds:
             raise ValueError(f"thresholds {other._thresholds} are not {self._thresholds}")
         self._counts += other._counts

@@ -12,14 +12,10 @@ from stlm_jax.data import dataset
 from stlm_jax.data.records import Record
 from stlm_jax.evaluation.calibrate import load_or_calibrate
 from stlm_jax.evaluation.measure import measure
-from stlm_jax.evaluation.measurements import Measurements
 from stlm_jax.evaluation.results import (
-    MEAN,
-    WITHOUT_FA,
     CategoryResult,
     PanelImage,
     RunResult,
-    with_mean,
 )
 from stlm_jax.inference.predictor import Predictor
 from stlm_jax.runtime.errors import UserError
@@ -45,34 +41,26 @@ def evaluate(
     A category without test images is left out. Where defective images have no ground truth,
     image metrics still count them and pixel metrics do not.
 
-    Of several processes each measures its share of the images; all return the same.
-
-    Args:
-        config: of the run.
-        workdir: its folder.
-        draw_panels: called in the first process for each category, while maps are in memory, with
-            `config.evaluate.panels` images and the thresholds.
-
-    Returns:
-        What was measured; None where no category has test images.
+    Of several processes each measures its share of the images; all return the same, None where no
+    category has test images. `draw_panels` is called in the first process for each category,
+    while maps are in memory, with `config.evaluate.panels` images and the thresholds.
     """
     check_same_run(workdir, config)
     dataset.prepare(config)
     predictor = Predictor(config)
     results = []
     for category in config.data.categories:
-        step = predictor.load(workdir / category)
+        folder = workdir / category
+        step = predictor.load(folder)
         records = dataset.split_of(config, category, "test")
         if records:
-            folder = workdir / category
             result = _evaluate_category(config, predictor, folder, records, step, draw_panels)
             results.append(result)
         else:
             _note(f"{category}: there is no image to test on, nothing to evaluate")
     if not results:
         return None
-    mean = with_mean({result.category: result.metrics for result in results})[MEAN]
-    return RunResult(results, mean, predictor.cost(config.evaluate.latency_runs), config)
+    return RunResult(results, predictor.cost(config.evaluate.latency_runs), config)
 
 
 def _evaluate_category(
@@ -85,7 +73,9 @@ def _evaluate_category(
 ) -> CategoryResult:
     category, label = folder.name, f"evaluate {folder.name}"
     thresholds = _agreed(lambda: load_or_calibrate(folder, config, predictor, category))[0]
-    panels = _spread(len(records), config.evaluate.panels)
+    # Spread evenly over the split, so that every defect has its share of panels.
+    wanted = min(config.evaluate.panels, len(records))
+    panels = np.unique(np.linspace(0, len(records) - 1, wanted).round().astype(int)).tolist()
     parts = _agreed(lambda: measure(config, predictor, records, label, thresholds, panels))
     measurements = parts[0]
     for part in parts[1:]:
@@ -95,18 +85,20 @@ def _evaluate_category(
     unknown = sum(not records[index].has_truth for index in measurements.images)
     if unknown:
         _note(f"{category}: pixel metrics leave out {unknown} defective images without masks")
-    result, without = measurements.with_fa.result(), measurements.without_fa.result()
+    result = measurements.with_fa.result()
     for reason in dict.fromkeys(result.reasons.values()):
         names = ", ".join(name for name, text in result.reasons.items() if text == reason)
         _note(f"{category}: {names} undefined: {reason}")
     if jax.process_index() == 0:
-        draw_panels(_panel_images(records, measurements), thresholds)
-    bare = {f"{name}{WITHOUT_FA}": value for name, value in without.values.items()}
+        panel_images = [
+            PanelImage(records[place], measurements.maps[place], measurements.images[place].score)
+            for place in sorted(measurements.maps)
+        ]
+        draw_panels(panel_images, thresholds)
     return CategoryResult(
         category=category,
-        metrics={**result.values, **bare},
         result=result,
-        result_without_fa=without,
+        result_without_fa=measurements.without_fa.result(),
         calibration=thresholds,
         rates=measurements.rates.result() if measurements.rates else {},
         images=measurements.in_order(),
@@ -128,19 +120,6 @@ def _agreed(work: Callable[[], T]) -> list[T]:
         for refusal in others:
             raise refusal
     return [result for own, _ in parts for result in own]
-
-
-def _spread(count: int, panels: int) -> list[int]:
-    """Places spread evenly over a split, so that every defect has its share of panels."""
-    wanted = min(panels, count)
-    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
-
-
-def _panel_images(records: list[Record], measurements: Measurements) -> list[PanelImage]:
-    return [
-        PanelImage(records[place], measurements.maps[place], measurements.images[place].score)
-        for place in sorted(measurements.maps)
-    ]
 
 
 def _note(message: str) -> None:

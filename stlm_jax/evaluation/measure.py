@@ -21,8 +21,8 @@ from stlm_jax.evaluation.measurements import Measurements, TestImage
 from stlm_jax.runtime.progress import track
 from stlm_jax.weights.description import Calibration
 
-_THREADS = 2  # that fold images in: at 1024 pixels one is slower than a GPU
-_WAITING = 8  # images, full-size, that may wait for them
+_THREADS = 2  # that fold images in: at 1024 pixels a single one is slower than a GPU
+_WAITING = 8  # images, full-size, that may wait for them: it bounds memory
 
 
 def measure(
@@ -33,18 +33,11 @@ def measure(
     calibration: Calibration | None = None,
     panels: Sequence[int] = (),
 ) -> Measurements:
-    """Measures this process's share of a split.
+    """Measures this process's share of a split by `predict`, the category's model.
 
     The device computes a batch while threads of the host fold in the one before and read the ones
-    after.
-
-    Args:
-        config: of the run.
-        predict: the category's model.
-        records: the split, the same in every process.
-        label: of the progress line.
-        calibration: the thresholds, if there are any.
-        panels: places in the split whose maps are kept for panels.
+    after. `records` are the split, the same in every process, `label` is that of the progress
+    line, and `panels` are the places in the split whose maps are kept.
     """
     own = shard(list(enumerate(records)), jax.process_index(), jax.process_count())
     waiting: deque[TestImage] = deque()
@@ -72,6 +65,7 @@ def measure(
             while pending:
                 pending.popleft().result()
         except BaseException:
+            # Leaving the pools' contexts would first fold in all that waits.
             for pool in pools:
                 pool.shutdown(wait=False, cancel_futures=True)
             raise

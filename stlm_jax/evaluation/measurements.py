@@ -1,9 +1,9 @@
 """What is known of the test images of a category that a model has seen so far."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import ml_collections
 import numpy as np
@@ -19,24 +19,18 @@ from stlm_jax.metrics import Accumulator, MetricError
 from stlm_jax.weights.description import Calibration
 
 
-class TestImage(NamedTuple):
-    """A test image as it is read.
+@dataclass(frozen=True)
+class TestImage:
+    """A test image as it is read."""
 
-    Attributes:
-        place: in the split.
-        record: what is known of it.
-        view: what the network sees.
-        picture: (h, w, 3) uint8, small, in its own proportions.
-        truth: at the resolution that metrics are taken at.
-        shape: that resolution.
-    """
+    __test__: ClassVar = False  # pytest would take it for a class of tests
 
-    place: int
+    place: int  # in the split
     record: Record
-    view: View
-    picture: np.ndarray
+    view: View  # what the network sees
+    picture: np.ndarray  # (h, w, 3) uint8, small, in its own proportions
     truth: Truth
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # of the truth: the resolution that metrics are taken at
 
 
 class Measurements:
@@ -57,7 +51,7 @@ class Measurements:
         calibration: Calibration | None,
         panels: Sequence[int] = (),
     ):
-        """Begin with no image; `panels` are places in the split whose maps are to be kept."""
+        """Begins with no image; `panels` are places in the split whose maps are to be kept."""
         self.with_fa = Accumulator(config.evaluate.metrics)
         self.without_fa = Accumulator(config.evaluate.metrics)
         self.rates = ErrorRates(calibration) if calibration else None
@@ -91,49 +85,46 @@ class Measurements:
             score=score,
             score_without_fa=score_without_fa,
             picture=image.picture,
-            mask=None if mask is None else _shown(mask, small),
+            mask=None if mask is None else _visible(mask, small),
             map=resize_map(maps.map, small),
         )
         if image.place in self._panels:
             self.maps[image.place] = resize_map(maps.map, self._square)
-        self._drop_pictures(spare=self._shown)
+        # Only once there are twice as many pictures as are shown: sorting at each image is slow.
+        self._drop_pictures(above=2 * self._shown)
 
     def merge(self, other: Self) -> None:
-        """Add what another process has measured of the same split."""
+        """Adds what another process has measured of the same split."""
         self.with_fa.merge(other.with_fa)
         self.without_fa.merge(other.without_fa)
         if self.rates and other.rates:
             self.rates.merge(other.rates)
         self.images |= other.images
         self.maps |= other.maps
-        self._drop_pictures()
+        self._drop_pictures(above=self._shown)
 
     def in_order(self) -> list[ImageResult]:
         """The images, in the order of the split."""
-        self._drop_pictures()
+        self._drop_pictures(above=self._shown)
         return [self.images[place] for place in sorted(self.images)]
 
-    def _drop_pictures(self, spare: int = 0) -> None:
-        """Keep pictures of the most wrong images only, once there are `spare` more of them."""
-        kept = {id(image): place for place, image in self.images.items() if image.picture.size}
-        if len(kept) <= self._shown + spare:
+    def _drop_pictures(self, above: int) -> None:
+        """Keeps pictures of the most wrong images only, where more than `above` have them."""
+        places = {id(image): place for place, image in self.images.items() if image.picture.size}
+        if len(places) <= above:
             return
-        images = [self.images[place] for place in kept.values()]
+        images = [self.images[place] for place in places.values()]
+        nothing = np.empty((0, 0), np.float32)
         for image in most_wrong_first(images, self._calibration)[self._shown :]:
-            self.images[kept[id(image)]] = _without_pictures(image)
+            self.images[places[id(image)]] = replace(
+                image,
+                picture=np.empty((0, 0, 3), np.uint8),
+                mask=None if image.mask is None else nothing > 0,
+                map=nothing,
+            )
 
 
-def _shown(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask for the eye: what vanishes when it is made smaller stays visible."""
+def _visible(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask in another size for the eye: what would vanish stays visible."""
     small = resize_mask(mask, size)
     return small if small.any() else resize_map(mask.astype(np.float32), size) > 0
-
-
-def _without_pictures(image: ImageResult) -> ImageResult:
-    nothing = np.empty((0, 0), np.float32)
-    return dataclasses.replace(
-        image,
-        picture=np.empty((0, 0, 3), np.uint8),
-        mask=None if image.mask is None else nothing > 0,
-        map=nothing,
-    )

@@ -61,22 +61,17 @@ class CategoryResult:
 
     Attributes:
         category: its name.
-        metrics: {name: fraction} with the FA module, then `<name>_without_fa`; nan where undefined.
-        result: intervals, reasons, values by defect and curves of the map with the FA module.
+        result: metrics, intervals, values by defect and curves of the map with the FA module.
         result_without_fa: likewise of the map without.
         calibration: threshold and normaliser, estimated without the test split; None where there
             was no image to estimate them from.
-        rates: `image_false_alarm_rate`, `image_miss_rate`, `pixel_false_alarm_rate` and
-            `pixel_miss_rate` at the thresholds, fractions; nan where undefined; empty without
-            calibration.
-        images: every test image that could be read, in the order of the data set. Of those that
-            are not among the most wrong, as many as `config.report.gallery` and
-            `config.evaluate.panels` ask for, the pictures are empty, (0, 0).
+        rates: as `ErrorRates.result` names them; empty without calibration.
+        images: every test image that could be read, in the order of the data set; see
+            `Measurements.images`.
         step: of the checkpoint; 0 of a model that was not trained here.
     """
 
     category: str
-    metrics: dict[str, float]
     result: Result
     result_without_fa: Result
     calibration: Calibration | None
@@ -84,22 +79,25 @@ class CategoryResult:
     images: list[ImageResult] = field(repr=False)
     step: int = 0
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """{name: fraction} with the FA module, then `<name>_without_fa`; nan where undefined."""
+        without = self.result_without_fa.values
+        return {**self.result.values, **{f"{name}{WITHOUT_FA}": without[name] for name in without}}
+
 
 @dataclass
 class RunResult:
-    """What was measured of a run.
-
-    Attributes:
-        categories: in the order of the configuration, those that have test images.
-        mean: {name: fraction} over the categories; nan where one has no value.
-        cost: parameters, arithmetic and time of the model.
-        config: the configuration that was evaluated.
-    """
+    """What was measured of a run: its categories with test images, in the configured order."""
 
     categories: list[CategoryResult]
-    mean: dict[str, float]
     cost: Cost
     config: ml_collections.ConfigDict
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """{metric: fraction} over the categories; nan where one has no value."""
+        return with_mean({result.category: result.metrics for result in self.categories})[MEAN]
 
 
 def with_mean(results: MetricTable) -> dict[str, dict[str, float]]:
@@ -138,11 +136,9 @@ def most_wrong_first(
     """
     threshold = calibration.threshold if calibration else 0.0
 
-    def wrong_by(image: ImageResult) -> float:
-        above = float(image.score) - threshold
-        return -above if image.label else above
-
     def key(image: ImageResult) -> tuple[bool, float, str]:
-        return verdict(image, calibration) == RIGHT, -wrong_by(image), image.name
+        above = float(image.score) - threshold
+        wrong_by = -above if image.label else above
+        return verdict(image, calibration) == RIGHT, -wrong_by, image.name
 
     return sorted(images, key=key)

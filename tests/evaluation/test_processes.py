@@ -27,7 +27,7 @@ sys.exit(main(["main", *argv]))
 """
 GATHER = """
 import numpy as np
-from stlm_jax import gather
+from stlm_jax.runtime import gather
 gather._PIECE = 1000
 own = np.full(700 if number == "0" else 1500, int(number), np.int16)  # more than a piece each
 found = gather.gather({"number": int(number), "array": own})

@@ -6,12 +6,9 @@ import numpy as np
 
 from stlm_jax.config import default
 from stlm_jax.evaluation.results import (
-    MEAN,
-    WITHOUT_FA,
     CategoryResult,
     ImageResult,
     RunResult,
-    with_mean,
 )
 from stlm_jax.inference.cost import Cost
 from stlm_jax.metrics.accumulator import Accumulator
@@ -62,10 +59,8 @@ def category(name: str = "brick", calibration: Calibration | None = CALIBRATION,
             of_map = one.map**power
             accumulator.add(of_map, one.mask, one.score**power, one.label, one.defect)
         results.append(accumulator.result())
-    bare = {f"{key}{WITHOUT_FA}": value for key, value in results[1].values.items()}
     fields = {
         "category": name,
-        "metrics": {**results[0].values, **bare},
         "result": results[0],
         "result_without_fa": results[1],
         "calibration": calibration,
@@ -78,5 +73,4 @@ def category(name: str = "brick", calibration: Calibration | None = CALIBRATION,
 
 def run(*categories: CategoryResult) -> RunResult:
     """A run of the given categories."""
-    mean = with_mean({one.category: one.metrics for one in categories})[MEAN]
-    return RunResult(list(categories), mean, Cost(3_870_000, 2.1e9, 31.4, 10, "cpu"), default())
+    return RunResult(list(categories), Cost(3_870_000, 2.1e9, 31.4, 10, "cpu"), default())
