@@ -9,31 +9,22 @@ UNDEFINED = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table.
-
-    Attributes:
-        text: what is read.
-        value: what the table is sorted by; None sorts last.
-        detail: smaller text below, such as an interval.
-        reason: why there is no value, where there is none.
-    """
+    """One cell of a table."""
 
     text: str
-    value: float | str | None = None
-    detail: str = ""
-    reason: str = ""
+    value: float | str | None = None  # what the table is sorted by; None comes last
+    detail: str = ""  # smaller text below, such as an interval
+    reason: str = ""  # why there is no value, where there is none
 
 
-def percent(
-    value: float, interval: tuple[float, float] | None = None, reason: str = "", digits: int = 2
-) -> Cell:
+def percent(value: float, interval: tuple[float, float] | None = None, reason: str = "") -> Cell:
     """A fraction of 1 in per cent, with its 95 % interval below where it has one."""
     if math.isnan(value):
         return Cell(UNDEFINED, reason=reason or "undefined on these images")
     detail = ""
     if interval and not any(map(math.isnan, interval)):
         detail = "–".join(f"{100 * end:.1f}" for end in interval)
-    return Cell(f"{100 * value:.{digits}f}", float(value), detail)
+    return Cell(f"{100 * value:.2f}", float(value), detail)
 
 
 def number(value: float) -> Cell:
@@ -46,13 +37,6 @@ def number(value: float) -> Cell:
 def word(text: str) -> Cell:
     """Text, sorted as text."""
     return Cell(text, text.lower())
-
-
-def count(number_of: int, total: int | None = None) -> Cell:
-    """A count; with `total` it reads "3 of 10" and is sorted by the share."""
-    if total is None:
-        return Cell(str(number_of), number_of)
-    return Cell(f"{number_of} of {total}", number_of / total if total else None)
 
 
 def metric_cells(

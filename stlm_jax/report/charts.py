@@ -5,10 +5,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from stlm_jax.metrics import Curve
 from stlm_jax.runtime.errors import UserError
 
 # matplotlib writes these colours, which nothing else has; the page puts its own in their place.
@@ -50,26 +50,23 @@ CURVES = {
 
 
 def curve_chart(
-    name: str, kind: Kind, with_fa: Any, without_fa: Any, at: tuple[float, float] | None = None
+    name: str,
+    kind: Kind,
+    with_fa: Curve | None,
+    without_fa: Curve | None,
+    at: tuple[float, float] = (math.nan, math.nan),
 ) -> str:
-    """A curve of both maps, as SVG.
+    """A curve of the maps with and without FA, as SVG; None leaves one out.
 
-    Args:
-        name: differs from that of every other chart on the page.
-        kind: one of `CURVES`.
-        with_fa: `x` and `y`, (K,) each, in 0..1; None leaves the curve out.
-        without_fa: likewise, of the map without FA.
-        at: where the calibrated threshold lies on the curve with FA; nan for nowhere.
-
-    Raises:
-        UserError: matplotlib is missing.
+    `name` differs from that of every other chart on the page. The calibrated threshold lies `at`
+    a point of the curve with FA; nan for nowhere.
     """
     figure, axes = _figure(2.4, 1.85, 9)
     if without_fa is not None:
         axes.plot(without_fa.x, without_fa.y, color=_WITHOUT_FA, lw=1.2, ls=(0, (3, 2)))
     if with_fa is not None:
         axes.plot(with_fa.x, with_fa.y, color=_WITH_FA, lw=1.8, solid_joinstyle="round")
-    if at is not None and not any(map(math.isnan, at)):
+    if not any(map(math.isnan, at)):
         style = {"mfc": _PAPER, "mec": _THRESHOLD, "mew": 1.4}
         axes.plot(*at, "o", ms=6, clip_on=False, zorder=5, **style)
     axes.set(xlim=(0, kind.limit), ylim=(0, 1), xlabel=kind.x, ylabel=kind.y)
@@ -86,13 +83,8 @@ def score_histogram(
 ) -> str:
     """Image scores of good images upwards and of defective ones downwards, as SVG.
 
-    `name` differs from that of every other chart on the page.
-
     Bars beyond the threshold on the wrong side, misses and false alarms, are in full colour; a
-    bin ends at the threshold, so none straddles it.
-
-    Raises:
-        UserError: matplotlib is missing.
+    bin ends at the threshold, so none straddles it. `name` is as in `curve_chart`.
     """
     figure, axes = _figure(5.6, 2.3, 8.5)
     edges = _edges(np.concatenate([good, defective]), threshold)

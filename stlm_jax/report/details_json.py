@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,17 @@ def content(run: RunResult) -> dict[str, Any]:
     its number of `images` (good and defective), `metrics` (`value`, 95 % `interval`, `error_bound`
     of binning, `reason` where undefined), `by_defect`, `calibration` and `rates`.
     """
-    evaluated = run.config.evaluate
-    protocol = {key: evaluated[key] for key in ("resolution", "score_top_k")}
-    steps = {f"step of {one.category}": one.step for one in run.categories}
+    protocol = {key: run.config.evaluate[key] for key in ("resolution", "score_top_k")}
+    steps = {f"step of {category.category}": category.step for category in run.categories}
     return {
         _PROTOCOL: {**protocol, **steps},
         "cost": dataclasses.asdict(run.cost),
-        "categories": {one.category: _of_category(one) for one in run.categories},
+        "categories": {category.category: _of_category(category) for category in run.categories},
     }
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
-    """What the numbers of two runs must share to be compared: {key: value}.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """What the numbers of two runs must share to be compared: {key: value}."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))[_PROTOCOL])
     except FileNotFoundError:
@@ -43,33 +39,31 @@ def read_protocol(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: evaluate the run again (--mode=evaluate)") from error
 
 
-def _of_category(one: CategoryResult) -> dict[str, Any]:
-    kinds = {"": one.result, WITHOUT_FA: one.result_without_fa}
+def _of_category(category: CategoryResult) -> dict[str, Any]:
+    metrics: dict[str, dict[str, Any]] = {}
     by_defect: dict[str, dict[str, float]] = {}
-    for suffix, result in kinds.items():
+    for suffix, result in (("", category.result), (WITHOUT_FA, category.result_without_fa)):
+        for name in result.values:
+            metrics[f"{name}{suffix}"] = _of_metric(result, name)
         for defect, values in result.by_defect.items():
             named = {f"{name}{suffix}": value for name, value in values.items()}
             by_defect.setdefault(defect, {}).update(named)
-    defective = sum(image.label for image in one.images)
+    defective = sum(image.label for image in category.images)
+    calibration = category.calibration
     return {
-        "images": {"good": len(one.images) - defective, "defective": defective},
-        "metrics": {
-            f"{name}{suffix}": _of_metric(result, name)
-            for suffix, result in kinds.items()
-            for name in result.values
-        },
+        "images": {"good": len(category.images) - defective, "defective": defective},
+        "metrics": metrics,
         "by_defect": by_defect,
-        "calibration": dataclasses.asdict(one.calibration) if one.calibration else None,
-        "rates": one.rates,
+        "calibration": dataclasses.asdict(calibration) if calibration else None,
+        "rates": category.rates,
     }
 
 
 def _of_metric(result: Result, name: str) -> dict[str, Any]:
-    known: dict[str, Any] = {"value": result.values[name]}
-    if name in result.intervals:
-        known["interval"] = result.intervals[name]
-    if name in result.error_bounds:
-        known["error_bound"] = result.error_bounds[name]
-    if name in result.reasons:
-        known["reason"] = result.reasons[name]
-    return known
+    known: dict[str, Mapping[str, Any]] = {
+        "value": result.values,
+        "interval": result.intervals,
+        "error_bound": result.error_bounds,
+        "reason": result.reasons,
+    }
+    return {key: values[name] for key, values in known.items() if name in values}

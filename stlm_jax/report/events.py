@@ -1,4 +1,4 @@
-"""What evaluation found as TensorBoard events, beside those of the training."""
+"""What evaluation measured as TensorBoard events, beside those of the training."""
 
 import math
 from pathlib import Path
@@ -14,14 +14,10 @@ _SUFFIX = ".evaluation"
 
 
 def write_events(workdir: Path, run: RunResult) -> None:
-    """Write each category's metrics, rates and panels into its folder, at the step evaluated.
+    """Writes each category's metrics, rates and panels into its folder, at the step evaluated.
 
     The panels are the `config.evaluate.panels` most wrong images. Events of an earlier evaluation
-    are replaced. Without tensorboardX nothing is written, and said.
-
-    Raises:
-        UserError: matplotlib is missing.
-        OSError: the disk or the permissions refuse.
+    are replaced. Without tensorboardX nothing is written but a note of that.
     """
     for category in run.categories:
         folder = workdir / category.category

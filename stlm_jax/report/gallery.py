@@ -26,35 +26,20 @@ class Tile:
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of the gallery.
-
-    Attributes:
-        name: "defect/stem".
-        defect: `good` or the defect's type.
-        verdict: what `results.verdict` says, or "" where there is no threshold.
-        score: the image's.
-        normalised: the same as 0..1, 0.5 at the threshold; None where there is none.
-        width: of the pictures, in pixels.
-        height: likewise.
-        tiles: image, ground truth, anomaly map, overlay.
-    """
+    """One image of the gallery, its `verdict` as in `results`."""
 
     name: str
     defect: str
     verdict: str
     score: float
-    normalised: float | None
-    width: int
+    normalised: float | None  # the score as 0..1, 0.5 at the threshold; None where there is none
+    width: int  # of the pictures, in pixels
     height: int
-    tiles: list[Tile]
+    tiles: list[Tile]  # image, ground truth, anomaly map, overlay
 
 
 def panel(image: ImageResult, calibration: Calibration | None, scale: Scale) -> Panel:
-    """The panel of an image, in the colours of its model.
-
-    Raises:
-        UserError: matplotlib is missing.
-    """
+    """The panel of an image, in the colours of its model."""
     height, width = image.picture.shape[:2]
     overlay = draw_overlay(image.picture, image.mask, image.map, scale)
     tiles = [
@@ -78,7 +63,8 @@ def panel(image: ImageResult, calibration: Calibration | None, scale: Scale) -> 
 def _truth(image: ImageResult) -> Tile:
     alt = f"ground truth of {image.name}"
     if image.mask is not None and image.mask.any():
-        return Tile("truth", alt, _png(image.mask))
+        one_bit = Image.fromarray(image.mask.astype(bool))
+        return Tile("truth", alt, _address("png", one_bit, optimize=True))
     text = "no defect"
     if image.label:
         text = "not known" if image.mask is None else "nothing marked"
@@ -88,11 +74,6 @@ def _truth(image: ImageResult) -> Tile:
 def _webp(pixels: np.ndarray) -> str:
     """(h, w, 3) uint8 as a `data:` address."""
     return _address("webp", Image.fromarray(pixels), quality=_QUALITY, method=_EFFORT)
-
-
-def _png(mask: np.ndarray) -> str:
-    """(h, w) bool as a `data:` address, one bit a pixel."""
-    return _address("png", Image.fromarray(mask.astype(bool)), optimize=True)
 
 
 def _address(kind: str, picture: Image.Image, **options) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,75 +26,44 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
 
 _HERE = Path(__file__).parent
-_RATE_OF_CURVE = {"image_roc": "image", "pixel_roc": "pixel"}
+_RATE_OF_CURVE = {"image_roc": "image", "pixel_roc": "pixel"}  # on which the threshold lies
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart.
-
-    Attributes:
-        title: above it.
-        svg: the chart; empty where there is none.
-        alt: what it shows, for those who cannot see it.
-        areas: under the curves with and without FA, in per cent; empty where not measured.
-        reason: why there is no chart.
-    """
+    """A chart, or why there is none."""
 
     title: str
-    svg: str
-    alt: str = ""
-    areas: tuple[str, str] = ("", "")
+    svg: str = ""
+    alt: str = ""  # what it shows, for those who cannot see it
+    areas: tuple[str, str] = ("", "")  # under the curves with and without FA, in per cent
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """All that the page says of one category.
+    """All that the page says of one category."""
 
-    Attributes:
-        id: of the element, unlike any other.
-        name: the category's.
-        good: how many good images were tested.
-        defective: how many defective ones.
-        verdicts: {`miss` | `false alarm` | `right`: images of it}; empty without a threshold.
-        histogram: of the image scores.
-        charts: the curves.
-        by_defect: table of the metrics by type of defect.
-        ticks: the map's values at the ends and in the middle of its colour scale.
-        panels: the gallery.
-        defects: {type: panels of it}.
-        calibrated: whether there is a threshold.
-    """
-
-    id: str
+    id: str  # of the element, unlike any other
     name: str
-    good: int
+    good: int  # how many good images were tested
     defective: int
-    verdicts: dict[str, int]
+    verdicts: dict[str, int]  # images by verdict but `right`; empty without a threshold
     histogram: Chart
     charts: list[Chart]
     by_defect: summary.Table
-    ticks: tuple[float, float, float]
+    ticks: tuple[float, float, float]  # low end, middle and high end of the maps' colour scale
     panels: list[gallery.Panel]
-    defects: dict[str, int]
+    defects: dict[str, int]  # panels by type of defect
     calibrated: bool
 
 
 def write_report(path: str | os.PathLike, run: RunResult) -> Path:
-    """Write the report of a run: one HTML file that opens without a network.
+    """Writes the report of a run, one HTML file that opens without a network; its path.
 
-    Args:
-        path: the file to write, `WORKDIR/results/report.html`; what is known of the run's start is
-            read from `WORKDIR/run.json`, where it is there.
-        run: what was measured. `config.report.gallery` panels a category are shown at most.
-
-    Returns:
-        The path.
-
-    Raises:
-        UserError: jinja2 or matplotlib is missing.
-        OSError: the disk or the permissions refuse.
+    It is `WORKDIR/results/report.html`; what is known of the run's start is read from
+    `WORKDIR/run.json`, where it is there. `config.report.gallery` panels a category are shown at
+    most.
     """
     path = Path(path)
     template = _environment().get_template("template.html")
@@ -123,21 +93,20 @@ def _section(index: int, category: CategoryResult, run: RunResult) -> Section:
     panels = [
         gallery.panel(image, calibration, scale) for image in ordered[: run.config.report.gallery]
     ]
-    verdicts = _counts([verdict(image, calibration) for image in images])
+    verdicts = Counter(verdict(image, calibration) for image in images)
+    defective = sum(bool(image.label) for image in images)
     return Section(
         id=_id(index),
         name=category.category,
-        good=sum(not image.label for image in images),
-        defective=sum(bool(image.label) for image in images),
-        verdicts={name: verdicts.get(name, 0) for name in (MISS, FALSE_ALARM)}
-        if calibration
-        else {},
+        good=len(images) - defective,
+        defective=defective,
+        verdicts={name: verdicts[name] for name in (MISS, FALSE_ALARM)} if calibration else {},
         histogram=_histogram(index, category),
         charts=_charts(index, category),
         by_defect=summary.defect_table(category),
         ticks=scale.ticks,
         panels=panels,
-        defects=_counts([panel.defect for panel in panels]),
+        defects=dict(sorted(Counter(panel.defect for panel in panels).items())),
         calibrated=calibration is not None,
     )
 
@@ -149,15 +118,13 @@ def _charts(index: int, category: CategoryResult) -> list[Chart]:
         pair = with_fa.get(name), without_fa.get(name)
         if pair == (None, None):
             reason = category.result.reasons.get(kind.metric, "no curve on these images")
-            charts.append(Chart(kind.title, "", reason=reason))
+            charts.append(Chart(kind.title, reason=reason))
             continue
-        at = None
-        if name in _RATE_OF_CURVE:
-            level = _RATE_OF_CURVE[name]
-            at = (
-                category.rates.get(f"{level}_false_alarm_rate", math.nan),
-                1 - category.rates.get(f"{level}_miss_rate", math.nan),
-            )
+        level = _RATE_OF_CURVE.get(name)
+        at = (
+            category.rates.get(f"{level}_false_alarm_rate", math.nan),
+            1 - category.rates.get(f"{level}_miss_rate", math.nan),
+        )
         svg = curve_chart(f"{name} {index}", kind, *pair, at)
         areas = _area(category, kind.metric), _area(category, f"{kind.metric}{WITHOUT_FA}")
         alt = f"{kind.title}: {kind.y} over {kind.x} with and without FA"
@@ -179,10 +146,6 @@ def _histogram(index: int, category: CategoryResult) -> Chart:
     svg = score_histogram(f"histogram {index}", scores[False], scores[True], threshold)
     alt = f"scores of {len(scores[False])} good and {len(scores[True])} defective images"
     return Chart("Image scores", svg, alt)
-
-
-def _counts(values: list[str]) -> dict[str, int]:
-    return {value: values.count(value) for value in sorted(set(values))}
 
 
 def _id(index: int) -> str:

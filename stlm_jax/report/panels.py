@@ -18,30 +18,23 @@ _LONGEST_STEM = 60  # characters; file systems allow 255 bytes
 def write_panels(
     directory: str | os.PathLike,
     images: np.ndarray,
-    masks: np.ndarray | None,
-    maps: np.ndarray,
+    masks: Sequence[np.ndarray | None] | np.ndarray | None,
+    maps: Sequence[np.ndarray] | np.ndarray,
     names: Sequence[str],
     scores: Sequence[float] | None = None,
     scale: Scale | None = None,
 ) -> list[Path]:
-    """Draw one panel an image and write it as PNG.
+    """Draws one panel an image and writes it as PNG; the N paths, in order.
 
     Args:
         directory: made when absent.
         images: (N, H, W, 3) uint8 RGB.
-        masks: (N, h, w) {0, 1}, any size; None leaves ground truth out.
-        maps: (N, h, w) real, any size, on one scale for all images.
+        masks: N times (h, w) {0, 1}, any size, or None where there is no ground truth to show.
+        maps: N times (h, w) real, any size, on one scale for all images.
         names: N titles such as `bottle/broken_large/003`; files are named after them, with `_`
             for what does not belong in a file name and a number after a repeated one.
         scores: N image scores, printed in the title.
         scale: of all panels.
-
-    Returns:
-        The N paths, in order.
-
-    Raises:
-        UserError: matplotlib is missing.
-        ValueError: lengths or shapes disagree, or a map is not finite.
     """
     columns = {"images": images, "masks": masks, "maps": maps, "names": names, "scores": scores}
     lengths = {name: len(column) for name, column in columns.items() if column is not None}
@@ -49,17 +42,11 @@ def write_panels(
         raise ValueError(f"panels need one of each for an image, not {lengths}")
     paths = []
     for index, stem in enumerate(_file_stems(names)):
-        panel = draw_panel(
-            images[index],
-            None if masks is None else masks[index],
-            maps[index],
-            names[index],
-            None if scores is None else scores[index],
-            scale,
-        )
-        paths.append(
-            write_atomically(Path(directory) / f"{stem}.png", encode(panel, optimize=True))
-        )
+        mask = None if masks is None else masks[index]
+        score = None if scores is None else scores[index]
+        panel = draw_panel(images[index], mask, maps[index], names[index], score, scale)
+        path = Path(directory) / f"{stem}.png"
+        paths.append(write_atomically(path, encode(panel, optimize=True)))
     return paths
 
 
@@ -69,7 +56,7 @@ def _file_stems(names: Sequence[str]) -> list[str]:
     for name in names:
         base = re.sub(r"[^\w.-]+", "_", name).lstrip(".")[-_LONGEST_STEM:] or "panel"
         stem, number = base, 1
-        while stem.lower() in taken:
+        while stem.lower() in taken:  # file systems that ignore case would overwrite
             number += 1
             stem = f"{base}-{number}"
         taken.add(stem.lower())

@@ -15,7 +15,7 @@ from stlm_jax.evaluation.results import (
     with_mean,
 )
 from stlm_jax.report import tables
-from stlm_jax.report.cells import Cell, count, metric_cells, number, percent, word
+from stlm_jax.report.cells import UNDEFINED, Cell, metric_cells, number, percent, word
 
 _RATES = {
     "image_false_alarm_rate": "images: false alarms",
@@ -23,6 +23,7 @@ _RATES = {
     "pixel_false_alarm_rate": "pixels: false alarms",
     "pixel_miss_rate": "pixels: misses",
 }
+_MEAN_REASON = "undefined for at least one category"
 _HEADLINE = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 _SOURCES = {
     "validation": "validation split",
@@ -34,19 +35,12 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be sorted.
+    """A table that can be sorted."""
 
-    Attributes:
-        groups: (heading, columns it spans) above the columns; empty for none.
-        columns: headings.
-        rows: cells, the first of each the row's heading.
-        last: a row that stays last however the others are sorted; empty for none.
-    """
-
-    groups: list[tuple[str, int]]
-    columns: list[str]
-    rows: list[list[Cell]]
-    last: list[Cell] = field(default_factory=list)
+    groups: list[tuple[str, int]]  # (heading, columns it spans) above the columns
+    columns: list[str]  # headings
+    rows: list[list[Cell]]  # the first cell of each is the row's heading
+    last: list[Cell] = field(default_factory=list)  # stays last however the others are sorted
 
 
 @dataclass(frozen=True)
@@ -87,16 +81,10 @@ def metrics_table(run: RunResult) -> Table:
     without = [name for name in names if f"{name}{WITHOUT_FA}" in run.mean]
     rows = []
     for category in run.categories:
-        results = category.result, category.result_without_fa
-        metrics = category.metrics
-        bare = {name: metrics.get(f"{name}{WITHOUT_FA}", math.nan) for name in without}
-        rows.append(
-            [
-                word(category.category),
-                *metric_cells(names, metrics, results[0].intervals, results[0].reasons),
-                *metric_cells(without, bare, results[1].intervals, results[1].reasons),
-            ]
-        )
+        cells = [word(category.category)]
+        for shown, result in ((names, category.result), (without, category.result_without_fa)):
+            cells += metric_cells(shown, result.values, result.intervals, result.reasons)
+        rows.append(cells)
     every = [*names, *(f"{name}{WITHOUT_FA}" for name in without)]
     last = [word("mean"), *(percent(run.mean[name], reason=_MEAN_REASON) for name in every)]
     groups = [("", 1), ("with FA", len(names)), ("without FA", len(without))]
@@ -109,15 +97,13 @@ def calibration_table(run: RunResult) -> Table:
     columns = ["category", "threshold", "normaliser", "pixel threshold", "estimated from", "images"]
     rows = []
     for category in run.categories:
-        cells = [word(category.category)]
+        cells = [Cell(UNDEFINED, reason="no image to estimate it from")] * 5
         if category.calibration:
             known = category.calibration
-            cells += [number(known.threshold), number(known.normaliser)]
-            cells += [number(known.pixel_threshold), word(_SOURCES.get(known.source, known.source))]
-            cells.append(count(known.images))
-        else:
-            cells += [Cell("–", reason="no image to estimate it from")] * 5
-        rows.append(cells + _rate_cells(category.rates))
+            numbers = known.threshold, known.normaliser, known.pixel_threshold
+            source = word(_SOURCES.get(known.source, known.source))
+            cells = [*map(number, numbers), source, Cell(str(known.images), known.images)]
+        rows.append([word(category.category), *cells, *_rate_cells(category.rates)])
     last = [word("mean"), *[Cell("")] * 5, *_rate_cells(_mean_rates(run))]
     groups = [("", 1), ("estimated without the test images", 5), ("at the thresholds, %", 4)]
     return Table(groups, [*columns, *_RATES.values()], rows, last)
@@ -138,16 +124,13 @@ def defect_table(category: CategoryResult) -> Table:
     for defect in sorted(images, key=lambda name: (name in defective, name)):
         values = by_defect.get(defect, {}) if defect in defective else {}
         reasons = dict.fromkeys(names, "" if defect in defective else "these images have no defect")
-        wrongly = Cell("–", reason="no threshold")
+        share = Cell(UNDEFINED, reason="no threshold")
         if category.calibration:
-            wrongly = count(wrong[defect], images[defect])
-        cells = metric_cells(names, values, {}, reasons)
-        rows.append([word(defect), wrongly, *cells])
+            text = f"{wrong[defect]} of {images[defect]}"
+            share = Cell(text, wrong[defect] / images[defect])
+        rows.append([word(defect), share, *metric_cells(names, values, {}, reasons)])
     headings = ["type", "wrong", *(tables.heading(name) for name in names)]
     return Table([], headings, rows)
-
-
-_MEAN_REASON = "undefined for at least one category"
 
 
 def _with_fa(run: RunResult) -> list[str]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from stlm_jax.evaluation.results import MetricTable, with_mean
+from stlm_jax.evaluation.results import MEAN, MetricTable, with_mean
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_atomically, write_json
 from stlm_jax.workdir import METRICS, TABLE, TABLE_CSV
@@ -27,10 +27,6 @@ def format_table(results: MetricTable) -> str:
     """An aligned Markdown table in percent with two decimals, as the papers print them.
 
     One row for each category in the order given and the mean last; `-` where there is no value.
-    Ends with a newline.
-
-    Raises:
-        UserError: there is no category.
     """
     rows = _rows(results)
     rows[-1] = [f"**{cell}**" if cell != "-" else cell for cell in rows[-1]]
@@ -38,11 +34,7 @@ def format_table(results: MetricTable) -> str:
 
 
 def format_csv(results: MetricTable) -> str:
-    """The same rows as `format_table`, comma-separated; nothing where there is no value.
-
-    Raises:
-        UserError: there is no category.
-    """
+    """The same rows as `format_table`, comma-separated; nothing where there is no value."""
     return as_csv([["" if cell == "-" else cell for cell in row] for row in _rows(results)])
 
 
@@ -60,8 +52,11 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = [_line(row, widths, left) for row in (rows[0], rule, *rows[1:])]
-    return "\n".join(lines) + "\n"
+    lines = [
+        [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(cells)]
+        for cells in (zip(row, widths, strict=True) for row in (rows[0], rule, *rows[1:]))
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write_tables(
@@ -69,10 +64,7 @@ def write_tables(
 ) -> tuple[Path, Path, Path]:
     """Writes `metrics.json` (fractions, null for nan), `table.md` and `table.csv`; their paths.
 
-    Args:
-        directory: made when absent.
-        results: of every category.
-        closing: text that `table.md` ends with.
+    `closing` is text that `table.md` ends with.
     """
     complete = with_mean(results)
     return (
@@ -83,11 +75,7 @@ def write_tables(
 
 
 def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
-    """What `write_tables` put into a `metrics.json`, null as nan.
-
-    Raises:
-        UserError: the file is missing or is not such a file.
-    """
+    """What `write_tables` put into a `metrics.json`, null as nan."""
     try:
         loaded = json.loads(Path(path).read_text(encoding="utf-8"))
         return {
@@ -105,16 +93,12 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
 
 def _rows(results: MetricTable) -> list[list[str]]:
     complete = with_mean(results)
-    metrics = _metrics(complete)
-    headings = ["category", *map(heading, metrics)]
-    return [headings] + [
+    metrics = list(complete[MEAN])
+    rows = [
         [name, *(percent(values.get(metric, math.nan)) for metric in metrics)]
         for name, values in complete.items()
     ]
-
-
-def _metrics(results: MetricTable) -> list[str]:
-    return list(dict.fromkeys(metric for values in results.values() for metric in values))
+    return [["category", *map(heading, metrics)], *rows]
 
 
 def heading(metric: str) -> str:
@@ -125,11 +109,3 @@ def heading(metric: str) -> str:
 def percent(value: float) -> str:
     """A fraction in percent with two decimals; `-` of nan."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _line(cells: Sequence[str], widths: list[int], left: int) -> str:
-    aligned = [
-        cell.ljust(width) if i < left else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return f"| {' | '.join(aligned)} |"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
-import numpy as np
 
 from stlm_jax.data.images import load_images, load_masks
 from stlm_jax.drawing.colours import Scale
@@ -41,32 +40,19 @@ def panel_writer(config: ml_collections.ConfigDict, results: Path) -> DrawPanels
     """What writes a category's panels into a folder of results."""
 
     def write(images: Sequence[PanelImage], calibration: Calibration | None) -> None:
-        scale = Scale.of(calibration.pixel_threshold if calibration else None)
+        records = [image.record for image in images]
         try:
-            for has_truth in (True, False):
-                some = [image for image in images if image.record.has_truth == has_truth]
-                if some:
-                    _write_panels(config, some, has_truth, scale, results / PANELS)
+            masks = load_masks(records, config.image_size)
+            write_panels(
+                results / PANELS,
+                load_images(records, config.image_size),
+                [masks[i] if record.has_truth else None for i, record in enumerate(records)],
+                [image.map for image in images],
+                [f"{record.category}/{record.defect}/{record.image.stem}" for record in records],
+                [image.score for image in images],
+                Scale.of(calibration.pixel_threshold if calibration else None),
+            )
         except UserError as error:  # the pictures need an optional library, the numbers do not
             note(f"no panels: {error}")
 
     return write
-
-
-def _write_panels(
-    config: ml_collections.ConfigDict,
-    images: Sequence[PanelImage],
-    has_truth: bool,
-    scale: Scale,
-    directory: Path,
-) -> None:
-    records = [image.record for image in images]
-    write_panels(
-        directory,
-        load_images(records, config.image_size),
-        load_masks(records, config.image_size) if has_truth else None,
-        np.stack([image.map for image in images]),
-        [f"{record.category}/{record.defect}/{record.image.stem}" for record in records],
-        [image.score for image in images],
-        scale,
-    )
