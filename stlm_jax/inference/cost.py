@@ -62,6 +62,6 @@ def median_ms(run: Callable[[], Any], runs: int) -> float:
     times = []
     for _ in range(runs):
         start = time.perf_counter()
-        jax.block_until_ready(run())
+        jax.block_until_ready(run())  # JAX returns at once: else the dispatch would be timed
         times.append(time.perf_counter() - start)
     return 1e3 * statistics.median(times) if times else math.nan

@@ -20,6 +20,8 @@ def gather(value: T) -> list[T]:
         return [value]
     from jax.experimental.multihost_utils import process_allgather
 
+    # Arrays of bytes, since objects cannot be sent, and piece by piece: each host holds a piece of
+    # every other one at once.
     own = np.frombuffer(pickle.dumps(value), np.uint8)
     lengths = process_allgather(np.array(len(own)))  # (processes,)
     received: list[list[np.ndarray]] = [[] for _ in lengths]

@@ -62,6 +62,7 @@ def make_preview_fn(model: Stlm):
     """
 
     def preview(state: TrainState, batch: dict) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # `state` is what the step gave; its draws were made with the key of the state before.
         key = state.replace(step=state.step - 1).step_key()
         _, sample = draw_samples(key, batch, state.hyper)
         image, mask = sample.image[:_MOST_IMAGES], sample.mask[:_MOST_IMAGES]

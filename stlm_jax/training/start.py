@@ -23,6 +23,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
         return None, None
     sam = build_sam(name, jnp.dtype(config.dtype))
     if checkpoint == "random":
+        # A stream of its own: students' keys are folded with the checksums of their categories.
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
         return sam, jax.tree.map(jnp.asarray, random_variables(sam, key))
     if not checkpoint:
@@ -55,6 +56,7 @@ def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Arr
     if weights and weights.metadata["kind"] == "stlm":
         return jax.tree.map(jnp.asarray, weights.variables)
     variables = random_variables(model, key)
+    # As published the first map saturates its sigmoid, which a short training cannot undo.
     variables["params"]["segmentation"]["head_4"]["kernel"] *= config.student.map_init_scale
     if weights:
         _take_over_sam(path, weights.variables, variables, model, config.student.init)

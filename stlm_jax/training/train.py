@@ -92,11 +92,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
 
 def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -> int:
     """Steps of a category with so many good images; the last partial batch is dropped."""
-    if images < config.train.batch_size:
-        raise UserError(
-            f"{category}: {images} training images are fewer than "
-            f"config.train.batch_size={config.train.batch_size}"
-        )
     train = config.train
     steps = train.steps_of.get(category, train.steps)
     return steps or train.epochs * (images // train.batch_size)

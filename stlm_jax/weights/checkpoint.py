@@ -67,9 +67,11 @@ class Checkpoints:
         with _quiet():
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
+                # When `save` returns, the state may be donated and the process be killed.
                 enable_async_checkpointing=False,
                 read_only=read_only,
                 create=not read_only,
+                # A reader must not remove what a training is writing at this moment.
                 cleanup_tmp_directories=not read_only,
             )
             self._manager = ocp.CheckpointManager(self.directory, options=options)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_atomically
-from stlm_jax.weights.file import FORMAT
+from stlm_jax.runtime.files import write_json
+from stlm_jax.weights.file import FORMAT, check_format
 
 
 def sidecar_path(path: str | Path) -> Path:
@@ -17,7 +17,7 @@ def sidecar_path(path: str | Path) -> Path:
 
 def write_sidecar(path: str | Path, description: Mapping[str, Any]) -> None:
     """Writes the description of the file `path`."""
-    write_atomically(sidecar_path(path), json.dumps(description, indent=2) + "\n")
+    write_json(sidecar_path(path), description)
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any]:
@@ -31,4 +31,7 @@ def read_sidecar(path: str | Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise UserError(f"{sidecar}: not a description of {path} ({error})") from error
-    return description if description.get("format") == FORMAT else {}
+    if description.get("format") != FORMAT:
+        return {}  # a file that happens to lie there
+    check_format(sidecar, description)
+    return description
