@@ -67,7 +67,7 @@ def build(
         source: a name in `registry.SOURCES`.
         raw: the folder of the extracted files.
         data_dir: the folder of TFDS data sets.
-        name: of the data set, in lower case with underscores; by default `source`.
+        name: of the data set; by default `source`.
         categories: by default all.
 
     Returns:

@@ -66,11 +66,7 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path) -> str:
     """Writes the mean and deviation of two runs or more over their seeds; returns the Markdown.
 
     Refused are runs of the same seed, and runs that differ in another key of the configuration or
-    in how or what was evaluated.
-
-    Args:
-        folders: the workdirs.
-        out: the folder to write to, made when absent.
+    in how or what was evaluated. `folders` are workdirs; the folder `out` is made when absent.
     """
     if len(folders) < 2:
         raise UserError("give two runs or more, which differ in --config.seed")

@@ -28,13 +28,10 @@ class Box(NamedTuple):
 
 
 def content_box(image_size: tuple[int, int], side: int, geometry: str) -> Box:
-    """Where in the square an image lies.
+    """Where in the square an image of `image_size`, (width, height), lies.
 
-    Args:
-        image_size: width and height of the image.
-        side: of the square.
-        geometry: `squash`, as published: everywhere; `pad`: in the middle, its longer side filling
-            the square's.
+    With `squash`, as published, everywhere; with `pad` in the middle, its longer side filling the
+    square's.
     """
     if geometry == SQUASH:
         return Box(0, 0, side, side)

@@ -13,15 +13,9 @@ HELD_OUT = "held_out"  # their split
 def hold_out(records: Sequence[Record], share: float, seed: int, category: str) -> list[Record]:
     """The records of a category, some of those to train on moved to the split `held_out`.
 
-    Which ones depends on the order of their names, the seed and the category, and on nothing else.
-    At least one is moved where there are two, and one stays. Where the data set has good validation
-    images of its own, or `share` is 0, none is.
-
-    Args:
-        records: of all splits.
-        share: of the training images, at least 0 and below 1; rounded to whole images.
-        seed: of the run.
-        category: its name.
+    Which ones depends on the order of their names, the run's seed and the category, and on nothing
+    else. At least one is moved where there are two, and one stays. Where the data set has good
+    validation images of its own, or `share`, of 0..1, is 0, none is.
     """
     own = any(record.split == "validation" and not record.label for record in records)
     train = sorted((r for r in records if r.split == "train"), key=lambda r: _name(r.image))

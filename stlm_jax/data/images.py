@@ -27,7 +27,7 @@ class ImageError(UserError):
 
 
 def _open(path: ImageFile) -> Image.Image:
-    """Decode the first frame, upright."""
+    """The first frame, upright."""
     with Image.open(_content(path)) as image:
         return ImageOps.exif_transpose(image)
 
@@ -98,14 +98,9 @@ def mode_of(path: ImageFile) -> str:
 
 
 def read_image(path: ImageFile, size: int | None) -> np.ndarray:
-    """An image as `open_rgb` decodes it.
+    """An image as `open_rgb` decodes it, (size, size, 3) uint8, or (H, W, 3) where `size` is None.
 
-    Args:
-        path: the file.
-        size: side of the result in pixels, or None to keep the file's own.
-
-    Returns:
-        (size, size, 3) or (H, W, 3) uint8, resized bilinearly by PIL as in the published code.
+    It is resized bilinearly by PIL, as in the published code.
     """
     image = open_rgb(path)
     if size is not None:
@@ -114,19 +109,14 @@ def read_image(path: ImageFile, size: int | None) -> np.ndarray:
 
 
 def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.ndarray:
-    """A ground-truth file, or the union of several, as a binary mask.
+    """A ground-truth file, or the union of several of one size, as a mask of 0 and 1.
+
+    It is (size, size) uint8, or (H, W) where `size` is None.
 
     A pixel is anomalous where it reaches half of the file's own maximum, so that 0/255, 16-bit and
     lossy masks read alike; in a mask of whole numbers up to 32, which are those of defect classes,
     where it is not 0; in a palette image where it is not black. A resized pixel is where at least
     half of what it covers is.
-
-    Args:
-        path: the file, or files of one size.
-        size: side of the result in pixels, or None to keep the file's own.
-
-    Returns:
-        (size, size) or (H, W) uint8 in {0, 1}.
     """
     paths = [path] if isinstance(path, (str, os.PathLike, StoredFile)) else list(path)
     masks = [mask_of(read_mask_values(p)) for p in paths]

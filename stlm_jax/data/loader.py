@@ -53,12 +53,12 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
                 f"train.batch_size: {batch_size} cannot be divided among {processes} processes"
             )
         share = batch_size // processes
+        if not len(images):
+            raise UserError("there is no training image: check data.root and data.categories")
         if len(images) < share:
+            end = " of a process" if processes > 1 else f": set it to {len(images)} or less"
             raise UserError(
-                f"train.batch_size: {share} exceeds the {len(images)} training images"
-                f"{' of a process' if processes > 1 else f': set it to {len(images)} or less'}"
-                if len(images)
-                else "there is no training image: check data.root and data.categories"
+                f"train.batch_size: {share} exceeds the {len(images)} training images{end}"
             )
         self.steps_per_epoch = len(images) // share
         self._order = {"seed": int(seed), "batch_size": int(batch_size)}

@@ -36,12 +36,8 @@ def of_listing(
 ) -> list[Problem]:
     """What the listing of a category shows.
 
-    Args:
-        category: its name.
-        listing: what there is of it.
-        mask_name: how its masks are named, for the text.
-        batch_size: images that training needs at least.
-        skip: whether a run leaves out images that it cannot read.
+    `mask_name` says how its masks are named; with `skip` a run leaves out images that it cannot
+    read.
     """
     count = sum(record.split == "train" for record in listing.records)
     nothing = Problem("empty category", f"{category}: there is no image to train on", fatal=True)

@@ -61,11 +61,8 @@ def readable(
 ) -> Iterator[tuple[int, T]]:
     """What `read` gives of files, in order, each with its number; read in threads.
 
-    Args:
-        files: their paths, or whatever else `read` knows them by.
-        read: raises `ImageError` where it cannot.
-        skip: whether a file that cannot be read is left out, with a note, or raises.
-        ahead: how many results may wait to be taken.
+    At most `ahead` results wait to be taken. Where `read` raises ImageError, `skip` decides whether
+    the file is left out, with a note, or the error raised.
     """
 
     def attempt(file: S) -> T | ImageError:

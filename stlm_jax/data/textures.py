@@ -28,10 +28,9 @@ CROP_SCALES = (0.25, 0.8)  # side of a crop relative to the photograph's shorter
 def texture_files(root: str | os.PathLike[str]) -> Sequence[File]:
     """The images that textures are drawn from.
 
-    Args:
-        root: a folder; `tfds:` and a data set that TFDS has prepared in its data folder, or such a
-            data set's folder, as in `tfds:dtd` or `tfds:/data/dtd`: the images of all its splits;
-            or '' for those that scikit-image ships.
+    `root` is a folder, read with its subfolders; `tfds:` and a data set that TFDS has prepared in
+    its data folder, or such a data set's folder, as in `tfds:dtd` or `tfds:/data/dtd`: the images
+    of all its splits; or '' for those that scikit-image ships.
     """
     if not os.fspath(root):
         return [photograph_file(name) for name in PHOTOGRAPHS]
@@ -61,21 +60,11 @@ def _crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray
 def read_texture_bank(
     root: str | os.PathLike[str], count: int, size: int, seed: int, skip: bool = False
 ) -> np.ndarray:
-    """Textures drawn by seed.
+    """Textures drawn by seed from `texture_files(root)`, (count, size, size, 3) uint8.
 
     Where there are `count` images or more, each is used whole, at most once. Where there are
     fewer, all are used whole, and random square crops of them at varied scale make up the number.
-
-    Args:
-        root: as for `texture_files`; a folder is read with its subfolders, and none of
-            scikit-image's photographs is in the demo set.
-        count: number of textures.
-        size: side in pixels.
-        seed: of the choice.
-        skip: whether images that cannot be read are left out, each with a note.
-
-    Returns:
-        (count, size, size, 3) uint8.
+    With `skip`, images that cannot be read are left out, each with a note.
     """
     if count < 1:
         raise UserError(f"data.texture_count: {count} is not positive: set it to 1 or more")

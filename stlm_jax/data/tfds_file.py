@@ -106,11 +106,7 @@ def examples(folder: str, split: str) -> Sequence[dict[str, Any]]:
 
 
 def images_of(name: str) -> list[StoredFile]:
-    """The images of a prepared data set, of all its splits.
-
-    Args:
-        name: the data set's folder, or its name in TFDS's own data folder.
-    """
+    """The images of all splits of a prepared data set: its folder, or its name in TFDS's own."""
     import tensorflow_datasets as tfds
 
     if not {"/", os.sep} & set(name):

@@ -27,10 +27,8 @@ class Truth(NamedTuple):
 def metric_shape(resolution: str, image_size: int, own: Shape) -> Shape:
     """Height and width at which the metrics of an image are taken.
 
-    Args:
-        resolution: `image_size`, `native`, or a number of pixels.
-        image_size: side of the square that the network sees.
-        own: height and width of the image's file.
+    `resolution` is `image_size`, the side of the square that the network sees; `native`, the
+    height and width of the image's `own` file; or a number of pixels.
     """
     if resolution == NATIVE:
         return own

@@ -89,16 +89,9 @@ def outline_of(above: np.ndarray) -> np.ndarray:
 def draw_overlay(
     picture: np.ndarray, truth: np.ndarray | None, values: np.ndarray, scale: Scale
 ) -> np.ndarray:
-    """A map over a picture, with the outlines of what is above the threshold and of the defects.
+    """A map (h, w) over a picture (h, w, 3) uint8, with outlines; (h, w, 3) uint8.
 
-    Args:
-        picture: (h, w, 3) uint8 RGB.
-        truth: (h, w) bool; None where it is not known.
-        values: the map, (h, w) real.
-        scale: its colours.
-
-    Returns:
-        (h, w, 3) uint8.
+    They show what is above the threshold, and the defects of `truth`, (h, w) bool, if it is known.
     """
     result = blend_map(picture, values, scale)
     if scale.threshold is not None:

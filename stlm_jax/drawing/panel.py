@@ -69,10 +69,10 @@ def draw_panel(
         image: (H, W, 3) uint8 RGB.
         mask: (h, w) {0, 1}, any size; None leaves ground truth out. A defect smaller than a
             pixel of the tile still shows.
-        map_: (h, w) real, any size.
+        map_: (h, w) real and finite, any size.
         name: the title, parts separated by `/`.
         score: printed beside the title.
-        scale: its colours and the threshold.
+        scale: the map's colours and the threshold.
         tile: width in pixels of each of the pictures, at least `MINIMAL_TILE`.
     """
     scale = scale or Scale()
@@ -150,15 +150,11 @@ def _draw_colour_bar(panel, draw, layout: Layout, tiles: int, scale: Scale) -> N
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    fonts = Path(_matplotlib().get_data_path()) / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
-
-
-def _matplotlib():
     try:
         import matplotlib
     except ImportError as error:
         raise UserError(
             "drawing panels needs matplotlib; install it with `pip install 'stlm_jax[report]'`"
         ) from error
-    return matplotlib
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)

@@ -32,12 +32,9 @@ def grid(size: int) -> tuple[Array, Array]:
 
 
 def distance_to_polyline(x: Array, y: Array, points: Array) -> tuple[Array, Array]:
-    """Distance of each pixel to a polyline, and where along it (0..1) its nearest point lies.
+    """Distance of each pixel to the polyline of `points`, (K, 2) with K >= 2.
 
-    Args:
-        x: pixel abscissae, broadcastable with `y`.
-        y: pixel ordinates.
-        points: (K, 2), K >= 2.
+    And where along it (0..1) the nearest point lies; `x` and `y` are as of `grid`.
     """
     shape = np.broadcast_shapes(x.shape, y.shape)
     best = np.full(shape, np.inf, np.float32)
@@ -57,15 +54,9 @@ def distance_to_polyline(x: Array, y: Array, points: Array) -> tuple[Array, Arra
 def distance_to_blob(
     rng: np.random.Generator, x: Array, y: Array, center: Array, radius: float, roughness: float
 ) -> Array:
-    """Signed distance (to first order) to an irregular closed outline.
+    """Signed distance (to first order) to an irregular closed outline of mean radius `radius`.
 
-    Args:
-        rng: source of the outline.
-        x: pixel abscissae.
-        y: pixel ordinates.
-        center: (2,).
-        radius: mean radius.
-        roughness: relative amplitude of the outline's harmonics; 0 is a circle.
+    `roughness` is the relative amplitude of the outline's harmonics; 0 is a circle.
     """
     dx, dy = x - float(center[0]), y - float(center[1])
     turn = np.linspace(-np.pi, np.pi, 721)
@@ -82,14 +73,9 @@ def distance_to_blob(
 
 
 def walk(rng: np.random.Generator, center: Array, length: float, step: float, turn: float) -> Array:
-    """A random walk of about `length` pixels through `center` at its middle: (K, 2).
+    """A random walk of about `length` pixels in segments of `step`, `center` its middle: (K, 2).
 
-    Args:
-        rng: source of the path.
-        center: (2,), the middle of the path.
-        length: length along the path.
-        step: length of one segment.
-        turn: standard deviation of the heading's change at each step, radians.
+    `turn` is the standard deviation of the heading's change at each step, radians.
     """
     count = max(2, round(length / step))
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, turn, count))
@@ -105,17 +91,10 @@ def relief(height: Array, azimuth: float) -> Array:
 
 
 def photograph(scene: Array, rng: np.random.Generator) -> Array:
-    """What a camera makes of a scene: exposure, uneven light, white balance, sensor noise.
+    """What a camera makes of a scene (H, W, 3), 0..1: (H, W, 3) uint8.
 
-    Every variation is drawn from `rng` alone, so two scenes that differ in some pixels give
-    photographs that differ in no other pixel.
-
-    Args:
-        scene: (H, W, 3), 0..1.
-        rng: source of the variation.
-
-    Returns:
-        (H, W, 3) uint8.
+    Exposure, uneven light, white balance and sensor noise are drawn from `rng` alone, so two scenes
+    that differ in some pixels give photographs that differ in no other pixel.
     """
     size = scene.shape[0]
     x, y = grid(size)

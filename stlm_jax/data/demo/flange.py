@@ -80,9 +80,7 @@ def _downsample(field: Array) -> Array:
 def render(part: Flange, rng: np.random.Generator) -> Array:
     """The scene (size, size, 3) float32: turned metal on a plain table, with a soft shadow.
 
-    Args:
-        part: what lies there.
-        rng: source of the turning marks and of the table's grain.
+    The turning marks and the table's grain are drawn from `rng`.
     """
     pixels = SUPERSAMPLE * part.scale  # samples in one unit of length
     dy, dx = np.gradient(_height(part) * pixels)
