@@ -9,7 +9,7 @@ SIZE = (12, 10)  # width, height
 
 
 def write_files(root: pathlib.Path, names: str) -> pathlib.Path:
-    """Write a small image, unlike all others, under each of `names`, given one a line.
+    """Writes a small image, unlike all others, under each of `names`, given one a line.
 
     `a.png = 0 255` makes an image of one row with those values, repeated to the usual size.
     """

@@ -134,7 +134,7 @@ def pretrain(
 
 
 def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace:
-    """The settings; their defaults made the asset."""
+    """The settings of a run; wrong ones end the program."""
     parser = argparse.ArgumentParser(
         prog="python -m stlm_jax.commands.pretrain_demo_teacher",
         description="Distil the demo teacher.",

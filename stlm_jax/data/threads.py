@@ -14,6 +14,7 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int = 16) 
 
     An exception of `function` is raised where its result would be; what is not begun is left.
     """
+    # The executor's own `map` would begin with all items and keep the results of all.
     pool = ThreadPoolExecutor()
     pending: deque[Future[R]] = deque()
     try:

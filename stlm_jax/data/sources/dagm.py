@@ -13,6 +13,7 @@ from pathlib import Path
 from stlm_jax.data.folders import StrPath, images_if_any
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.layout import (
+    DEFECT,
     GOOD,
     Reader,
     categories_in,
@@ -21,8 +22,6 @@ from stlm_jax.data.sources.layout import (
     strays,
 )
 from stlm_jax.runtime.errors import UserError
-
-DEFECT = "defect"
 
 _find_masks = masks_named("_label")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from stlm_jax.data.folders import StrPath, list_images, subfolders
 from stlm_jax.data.records import Listing
 from stlm_jax.data.sources.layout import (
+    DEFECT,
     GOOD,
     Masks,
     Reader,
@@ -25,7 +26,6 @@ from stlm_jax.data.sources.layout import (
 )
 from stlm_jax.runtime.errors import UserError
 
-DEFECT = "defect"
 FOLDER_KEYS = ("train_dir", "test_good_dir", "test_defect_dir", "mask_dir")  # of `config.data`
 
 _find_masks = masks_named("_mask", "")

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stlm_jax.data.records import Listing, Record
-from stlm_jax.data.sources.layout import GOOD, check_category
+from stlm_jax.data.sources.layout import DEFECT, GOOD, check_category
 from stlm_jax.data.sources.table import read_table
 from stlm_jax.runtime.errors import UserError
 
-DEFECT = "defect"
 _SPLITS = ("train", "validation", "test")
 _LABELS = {
     "0": 0, "good": 0, "normal": 0,

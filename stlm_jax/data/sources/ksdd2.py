@@ -14,12 +14,11 @@ from pathlib import Path
 from stlm_jax.data.folders import StrPath, images_if_any
 from stlm_jax.data.images import read_mask
 from stlm_jax.data.records import Listing, Record
-from stlm_jax.data.sources.layout import GOOD, Reader, check_category, masks_named
+from stlm_jax.data.sources.layout import DEFECT, GOOD, Reader, check_category, masks_named
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
 
 CATEGORY = "ksdd2"
-DEFECT = "defect"
 
 _find_masks = masks_named("_GT")
 

@@ -14,6 +14,7 @@ from stlm_jax.data.records import Listing, Record
 from stlm_jax.runtime.errors import UserError
 
 GOOD = "good"
+DEFECT = "defect"  # the kind of a defect whose kind has no name
 
 Masks = Mapping[str, Path | tuple[Path, ...]]  # by the stem of the image that they belong to
 
