@@ -25,7 +25,7 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note, track
 from stlm_jax.weights.description import F1MAX, TRAINING, VALIDATION, Calibration
 
-Predict = Callable[[Iterable[View]], Iterator[ImageMaps]]  # a `Predictor`, or anything like it
+Predict = Callable[[Iterable[View]], Iterator[ImageMaps]]  # a category's model as `Predictor` is
 _LEAST_NORMALISER = 1e-6  # where good images hardly differ in score
 
 

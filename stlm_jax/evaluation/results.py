@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import ml_collections
@@ -23,28 +24,19 @@ MetricTable = Mapping[str, Mapping[str, float]]  # {category: {metric: fraction 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What a model says of a test image, with small pictures.
+    """What a model says of a test image, with small pictures in the image's own proportions.
 
-    Attributes:
-        name: `<defect>/<stem>`.
-        defect: type of the defect; `good` for a normal image.
-        label: whether the image is defective.
-        score: mean of the largest pixels of the full-size map.
-        score_without_fa: likewise of the map without the FA module; nan where there is none.
-        picture: (h, w, 3) uint8, the image in its own proportions; its longer side is
-            `config.report.thumbnail` pixels, or its own where that is less.
-        mask: (h, w) bool, the ground truth; None where it is not there.
-        map: (h, w) float32, the anomaly map, on one scale for all images.
+    Their longer side is `config.report.thumbnail` pixels, or the image's where that is less.
     """
 
-    name: str
-    defect: str
-    label: bool
-    score: float
-    score_without_fa: float
-    picture: np.ndarray
-    mask: np.ndarray | None
-    map: np.ndarray
+    name: str  # `<defect>/<stem>`
+    defect: str  # its type; `good` for a normal image
+    label: bool  # whether the image is defective
+    score: float  # mean of the largest pixels of the full-size map
+    score_without_fa: float  # likewise of the map without the FA module; nan where there is none
+    picture: np.ndarray  # (h, w, 3) uint8
+    mask: np.ndarray | None  # (h, w) bool, the ground truth; None where it is not there
+    map: np.ndarray  # (h, w) float32, on one scale for all images
 
 
 class PanelImage(NamedTuple):
@@ -59,25 +51,17 @@ class PanelImage(NamedTuple):
 class CategoryResult:
     """What was measured of a category.
 
-    Attributes:
-        category: its name.
-        result: metrics, intervals, values by defect and curves of the map with the FA module.
-        result_without_fa: likewise of the map without.
-        calibration: threshold and normaliser, estimated without the test split; None where there
-            was no image to estimate them from.
-        rates: as `ErrorRates.result` names them; empty without calibration.
-        images: every test image that could be read, in the order of the data set; see
-            `Measurements.images`.
-        step: of the checkpoint; 0 of a model that was not trained here.
+    Its images are all those that could be read, in the order of the data set; only the most wrong
+    have their pictures (see `Measurements.images`).
     """
 
-    category: str
-    result: Result
+    category: str  # its name
+    result: Result  # of the map with the FA module
     result_without_fa: Result
-    calibration: Calibration | None
-    rates: dict[str, float]
+    calibration: Calibration | None  # None where there was no image to estimate it from
+    rates: dict[str, float]  # as `ErrorRates.result` names them; empty without calibration
     images: list[ImageResult] = field(repr=False)
-    step: int = 0
+    step: int = 0  # of the checkpoint; 0 of a model that was not trained here
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -94,7 +78,7 @@ class RunResult:
     cost: Cost
     config: ml_collections.ConfigDict
 
-    @property
+    @cached_property
     def mean(self) -> dict[str, float]:
         """{metric: fraction} over the categories; nan where one has no value."""
         return with_mean({result.category: result.metrics for result in self.categories})[MEAN]

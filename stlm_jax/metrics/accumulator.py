@@ -137,21 +137,17 @@ class Accumulator:
         images = sorted(self._images, key=_Image.order)
         whole = self._streamed(images, [self._good, *self._defective.values()])
         values, reasons = values_of(metrics, whole)
-        replicates = {}
+        ranges = {}
         if self._bootstrap and images:
-            scores, labels = _scores(images), _labels(images)
-            counts = draw(labels, self._bootstrap, self._seed)
-            histograms = [image.histograms for image in images]
-            drawn = Replicates(counts, scores, labels, histograms, self._columns, whole)
-            replicates = intervals(metrics, values, drawn)
+            counts = draw(whole.labels, self._bootstrap, self._seed)
+            replicates = Replicates(counts, [image.histograms for image in images], whole)
+            ranges = intervals(metrics, values, replicates)
         bounds = {
             name: metric.bound(getattr(whole, metric.source))
             for name, metric in metrics.items()
             if name not in reasons
         }
-        return Result(
-            values, reasons, replicates, self._by_defect(images), curves_of(whole), bounds
-        )
+        return Result(values, reasons, ranges, self._by_defect(images), curves_of(whole), bounds)
 
     def _by_defect(self, images: list[_Image]) -> dict[str, dict[str, float]]:
         metrics = self._metrics()
@@ -163,7 +159,9 @@ class Accumulator:
         return result
 
     def _streamed(self, images: list[_Image], parts: list[Part]) -> Streamed:
-        return Streamed(self._columns, parts, _scores(images), _labels(images))
+        scores = np.array([image.score for image in images], np.float64)
+        labels = np.array([image.label for image in images], bool)
+        return Streamed(self._columns, parts, scores, labels)
 
     def _part(self, defect: str) -> Part:
         return self._defective.setdefault(defect, Part(self._columns))
@@ -180,11 +178,3 @@ def _map(values) -> np.ndarray:
         with np.errstate(over="ignore"):
             array = checks.finite("anomaly_map as float32", array.astype(np.float32))
     return array
-
-
-def _scores(images: list[_Image]) -> np.ndarray:
-    return np.array([image.score for image in images], np.float64)
-
-
-def _labels(images: list[_Image]) -> np.ndarray:
-    return np.array([image.label for image in images], bool)

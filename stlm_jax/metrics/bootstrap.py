@@ -7,14 +7,14 @@ import numpy as np
 from stlm_jax.metrics.checks import Undefined
 from stlm_jax.metrics.coarse import Coarse, common_bins
 from stlm_jax.metrics.operating_points import OperatingPoints
-from stlm_jax.metrics.part import GOOD, NORMAL, POSITIVE, Columns
+from stlm_jax.metrics.part import GOOD, NORMAL, POSITIVE
 from stlm_jax.metrics.pixel_weights import SHARE
 from stlm_jax.metrics.registry import Metric
 from stlm_jax.metrics.streamed import Streamed
 
 _LEVEL = 0.95
 _IMAGES, _REPLICATES = 128, 64  # handled at once, so that memory stays bounded
-Histograms = Sequence[tuple[Coarse, Coarse] | None]
+Histograms = Sequence[tuple[Coarse, Coarse] | None]  # of normal and of defective pixels
 
 
 def draw(labels: np.ndarray, replicates: int, seed: int) -> np.ndarray:
@@ -69,34 +69,21 @@ def _values(metric: Metric, points: OperatingPoints) -> np.ndarray:
 class Replicates:
     """Operating points of drawn sets of images."""
 
-    def __init__(
-        self,
-        counts: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        histograms: Histograms,
-        columns: Columns,
-        whole: Streamed,
-    ):
+    def __init__(self, counts: np.ndarray, histograms: Histograms, whole: Streamed):
         """Sums the images' histograms.
 
-        Args:
-            counts: (B, N) as `draw` gives them.
-            scores: (N,) float64.
-            labels: (N,) bool.
-            histograms: of each image as `Part.add` gives them, or None.
-            columns: which sums they have.
-            whole: the images, together.
+        `counts` (B, N) are as `draw` gives them, `histograms` of each image as `Part.add` does, or
+        None; `whole` are the images together, in the same order.
         """
-        self._counts, self._scores, self._labels = counts, scores, labels
+        self._counts, self._scores, self._labels = counts, whole.scores, whole.labels
         present = [histogram for histogram in histograms if histogram is not None]
         shift, bins = common_bins([histogram for pair in present for histogram in pair])
         self._tied = _tied(whole, shift, bins)[::-1]
         self._sums: dict[str, np.ndarray] = {}
-        for side, names in enumerate((columns.of_normals, columns.of_positives)):
+        for side, names in enumerate((whole.columns.of_normals, whole.columns.of_positives)):
             of_images = [None if pair is None else pair[side] for pair in histograms]
             sums = _sums(counts, of_images, len(names), shift, bins)
-            self._sums |= {name: of_name[..., ::-1] for name, of_name in zip(names, sums)}  # noqa: B905
+            self._sums |= dict(zip(names, sums[..., ::-1], strict=True))
 
     def of(self, metric: Metric):
         """Points with leading axis, some replicates at a time, in order."""

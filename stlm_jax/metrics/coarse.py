@@ -10,17 +10,11 @@ MAX_BINS = 4096
 
 @dataclass(frozen=True)
 class Coarse:
-    """Sums over bins of `runs` that are merged until there are few.
+    """Sums over bins of `runs` that are merged until there are few."""
 
-    Attributes:
-        bins: (R,) int64 rising, the merged bins: those of `runs` shifted right.
-        amounts: (C, R) float64 sums.
-        shift: by how many bits.
-    """
-
-    bins: np.ndarray
-    amounts: np.ndarray
-    shift: int
+    bins: np.ndarray  # (R,) int64 rising, those of `runs` shifted right
+    amounts: np.ndarray  # (C, R) float64 sums
+    shift: int  # by how many bits
 
     @classmethod
     def of(cls, bins: np.ndarray, amounts: np.ndarray) -> "Coarse":

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,26 +23,21 @@ class Curve(NamedTuple):
     y: np.ndarray
 
 
-def _roc(points: OperatingPoints) -> Curve:
-    return Curve(points.false_positive_rate(), points.recall())
+def _roc(points: OperatingPoints, weight: str | None = None) -> Curve:
+    return Curve(points.false_positive_rate(), points.recall(weight))
 
 
 def _precision_recall(points: OperatingPoints) -> Curve:
-    precision = classification.precision(points)
     with_positives = points.positive > 0
     recall = points.recall()[1:][with_positives]
-    precision = precision[with_positives]
+    precision = classification.precision(points)[with_positives]
     return Curve(np.append(0, recall), np.append(precision[0], precision))
-
-
-def _overlap(points: OperatingPoints) -> Curve:
-    return Curve(points.false_positive_rate(), points.recall(REGION))
 
 
 _CURVES: dict[str, tuple[str, Callable[[OperatingPoints], Curve]]] = {
     "pixel_roc": ("pixel_points", _roc),
     "pixel_pr": ("pixel_points", _precision_recall),
-    "pro": ("pixel_points", _overlap),
+    "pro": ("pixel_points", partial(_roc, weight=REGION)),
     "image_roc": ("image_points", _roc),
     "image_pr": ("image_points", _precision_recall),
 }

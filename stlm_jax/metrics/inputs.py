@@ -17,12 +17,7 @@ from stlm_jax.metrics.pixel_weights import REGION, SHARE, Region, pixel_weights
 class Inputs:
     """Anomaly maps against ground truth, one category at a time, as `registry.evaluate` takes them.
 
-    Attributes:
-        maps: (N, H, W) float32 or float64, finite.
-        masks: (N, H, W) bool, true on defects.
-        scores: (N,) float64 or None.
-        labels: (N,) bool, true for a defective image.
-        regions: for each image None or its regions with their saturation; or None.
+    What a metric is computed from is `Undefined` where these images do not have it.
     """
 
     def __init__(
@@ -77,7 +72,9 @@ class Inputs:
         """Defective pixels, weighted, ranked against the normal pixels of all images."""
         self._require_both_pixels()
         return OperatingPoints.of(
-            self.maps[self.masks], self.maps[~self.masks], self._weights_of_pixels(self._weights)
+            self.maps[self.masks],
+            self.maps[~self.masks],
+            self._weights_of_pixels(self._weights),
         )
 
     @cached_property

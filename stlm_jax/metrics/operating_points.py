@@ -15,20 +15,15 @@ class OperatingPoints:
     A row is one score, or several scores whose order is not known. Every metric joins the ends of
     rows by straight lines, so that what is tied counts half. Leading axes, where there are any,
     are sets of their own over the same rows.
-
-    Attributes:
-        positive: (…, K) float64, positives in each row.
-        negative: (…, K) float64, negatives in each row.
-        weights: by name, (…, K) float64, weight of the positives in each row.
-        tied: (K,) bool, whether a row is one score.
-        resolution: the false positive rate of a single negative, where it matters.
     """
 
-    positive: np.ndarray
-    negative: np.ndarray
+    positive: np.ndarray  # (…, K) float64, positives in each row
+    negative: np.ndarray  # (…, K) float64, negatives in each row
+    # By name, (…, K) float64, weight of the positives in each row.
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # (K,) or (1,) bool, whether a row is one score.
     tied: np.ndarray = field(default_factory=lambda: np.ones(1, bool))
-    resolution: float = 0.0
+    resolution: float = 0.0  # the false positive rate of a single negative, where it matters
 
     @classmethod
     def of(

@@ -28,7 +28,7 @@ class Metric:
     Attributes:
         source: what it is computed from: the attribute of that name of `Inputs` and `Streamed`.
         value: the metric of that.
-        bound: how much rows of several scores may have changed the value of operating points.
+        bound: how much rows of several scores may have changed the value; by default they do not.
         weight: which of `pixel_weights` it needs.
         of_sets: the metric of operating points with a leading axis, one value a set; by default
             `value`, which then takes them too.
@@ -36,7 +36,7 @@ class Metric:
 
     source: str
     value: Callable[[Any], Any]
-    bound: Callable[[Any], float]
+    bound: Callable[[Any], float] = lambda _: 0.0
     weight: str | None = None
     of_sets: Callable[[Any], Any] | None = None
 
@@ -48,12 +48,8 @@ class Evaluation(NamedTuple):
     reasons: dict[str, str]
 
 
-def _exact(_: Any) -> float:
-    return 0.0
-
-
-def _of_images(value: Callable[[Any], float], of_sets: Callable[[Any], Any]) -> Metric:
-    return Metric("images", value, _exact, of_sets=of_sets)
+def _destseg(limit: float) -> Metric:
+    return Metric("region_scores", partial(destseg.aupro, limit=limit))
 
 
 def _overlap(source: str, weight: str, limit: float) -> Metric:
@@ -68,23 +64,22 @@ def _aupimo(lower: float, upper: float) -> Metric:
     return Metric("share_points", value, bound, SHARE)
 
 
-# By name, the limit of the false positive rate without one in the name, and the metric with one.
-_LIMITED: dict[str, tuple[float, Callable[[float], Metric]]] = {
-    "aupro_destseg": (
-        0.3,
-        lambda limit: Metric("region_scores", partial(destseg.aupro, limit=limit), _exact),
-    ),
-    "aupro": (0.3, partial(_overlap, "pixel_points", REGION)),
-    "spro": (0.05, partial(_overlap, "saturated_points", SATURATED)),
+# By name, with the limit of the false positive rate that holds where the name has none.
+_LIMITED: dict[str, Callable[..., Metric]] = {
+    "aupro_destseg": partial(_destseg, limit=0.3),
+    "aupro": partial(_overlap, "pixel_points", REGION, limit=0.3),
+    "spro": partial(_overlap, "saturated_points", SATURATED, limit=0.05),
 }
 METRICS: dict[str, Metric] = {
-    "image_auroc": _of_images(image_level.auroc, classification.auroc),
-    "image_ap": _of_images(image_level.average_precision, classification.average_precision),
-    "image_f1max": _of_images(image_level.f1max, classification.f1max),
+    "image_auroc": Metric("images", image_level.auroc, of_sets=classification.auroc),
+    "image_ap": Metric(
+        "images", image_level.average_precision, of_sets=classification.average_precision
+    ),
+    "image_f1max": Metric("images", image_level.f1max, of_sets=classification.f1max),
     "pixel_auroc": Metric("pixel_points", classification.auroc, bounds.auroc),
     "pixel_ap": Metric("pixel_points", classification.average_precision, bounds.average_precision),
     "pixel_f1max": Metric("pixel_points", classification.f1max, bounds.f1max),
-    **{name: metric(limit) for name, (limit, metric) in _LIMITED.items()},
+    **{name: metric() for name, metric in _LIMITED.items()},
     "iap": Metric("pixel_points", instances.average, bounds.instance_average, INSTANCE),
     "iap90": Metric("pixel_points", instances.at_recall, bounds.instance_at_recall, INSTANCE),
     "aupimo": _aupimo(1e-5, 1e-4),
@@ -165,7 +160,7 @@ def resolve(name: str) -> Metric:
     if prefix in _LIMITED:
         try:
             if 0 < float(limit) <= 1:
-                return _LIMITED[prefix][1](float(limit))
+                return _LIMITED[prefix](limit=float(limit))
         except ValueError:
             pass  # not a number: unknown like any other name
     known = ", ".join(METRICS)

@@ -22,21 +22,13 @@ BINS = _ABOVE_ONE + ((_TOP - _ONE) >> _BITS) + 1
 
 @dataclass(frozen=True)
 class Runs:
-    """The bins that scores fall into, rising, and what is in each.
+    """The R bins that scores fall into, rising, and what is in each."""
 
-    Attributes:
-        bins: (R,) int64 in 0..`BINS` - 1, each once.
-        starts: (R,) int64, the place of its first score among all, sorted.
-        counts: (R,) int64.
-        lowest: (R,) uint8, which of the floats of the bin the lowest score is.
-        highest: (R,) uint8, likewise.
-    """
-
-    bins: np.ndarray
-    starts: np.ndarray
-    counts: np.ndarray
-    lowest: np.ndarray
-    highest: np.ndarray
+    bins: np.ndarray  # (R,) int64 in 0..`BINS` - 1, each once
+    starts: np.ndarray  # (R,) int64, the place of its first score among all, sorted
+    counts: np.ndarray  # (R,) int64
+    lowest: np.ndarray  # (R,) uint8, which of the floats of the bin the lowest score is
+    highest: np.ndarray  # (R,) uint8, likewise
 
     @classmethod
     def of(cls, rising: np.ndarray) -> "Runs":

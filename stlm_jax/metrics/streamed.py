@@ -21,7 +21,7 @@ class Streamed:
         self, columns: Columns, parts: Iterable[Part], scores: np.ndarray, labels: np.ndarray
     ):
         """Merges `parts` of these `columns`; `scores` (N,) float64, `labels` (N,) bool."""
-        self._scores, self._labels, self._columns = scores, labels, columns
+        self.columns, self.scores, self.labels = columns, scores, labels
         whole = Part(columns)
         for part in parts:
             whole.merge(part)
@@ -32,8 +32,8 @@ class Streamed:
     @property
     def images(self) -> LabelledScores:
         """See `Inputs`."""
-        checks.require_both_labels(self._labels)
-        return LabelledScores(self._labels, self._scores)
+        checks.require_both_labels(self.labels)
+        return LabelledScores(self.labels, self.scores)
 
     @property
     def image_points(self) -> OperatingPoints:
@@ -45,7 +45,7 @@ class Streamed:
     def pixel_points(self) -> OperatingPoints:
         """See `Inputs`."""
         checks.require_both_pixels(self._has(POSITIVE), self._has(NORMAL))
-        return self._points(NORMAL, self._columns.weights)
+        return self._points(NORMAL, self.columns.weights)
 
     @property
     def saturated_points(self) -> OperatingPoints:

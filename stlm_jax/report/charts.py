@@ -12,19 +12,9 @@ from stlm_jax.metrics import Curve
 from stlm_jax.runtime.errors import UserError
 
 # matplotlib writes these colours, which nothing else has; the page puts its own in their place.
-_INK, _LINE, _WITH_FA, _WITHOUT_FA, _GOOD, _DEFECTIVE, _THRESHOLD, _PAPER = (
-    f"#0{i}0{i}0{i}" for i in range(1, 9)
-)
-_VARIABLES = {
-    _INK: "--ink-2",
-    _LINE: "--line",
-    _WITH_FA: "--accent",
-    _WITHOUT_FA: "--muted",
-    _GOOD: "--good",
-    _DEFECTIVE: "--defective",
-    _THRESHOLD: "--ink",
-    _PAPER: "--paper",
-}
+_NAMES = "ink-2", "line", "accent", "muted", "good", "defective", "ink", "paper"
+_VARIABLES = {f"#0{i}0{i}0{i}": f"--{name}" for i, name in enumerate(_NAMES, 1)}
+_INK, _LINE, _WITH_FA, _WITHOUT_FA, _GOOD, _DEFECTIVE, _THRESHOLD, _PAPER = _VARIABLES
 _RIGHT_OPACITY = 0.4  # of a histogram's bars on their side of the threshold; 1 on the wrong one
 _BINS = 32
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from stlm_jax.evaluation.results import (
     FALSE_ALARM,
     MISS,
     RIGHT,
-    WITHOUT_FA,
     CategoryResult,
     RunResult,
     most_wrong_first,
@@ -36,7 +36,7 @@ class Chart:
     title: str
     svg: str = ""
     alt: str = ""  # what it shows, for those who cannot see it
-    areas: tuple[str, str] = ("", "")  # under the curves with and without FA, in per cent
+    areas: Sequence[str] = ("", "")  # under the curves with and without FA, in per cent
     reason: str = ""
 
 
@@ -126,15 +126,13 @@ def _charts(index: int, category: CategoryResult) -> list[Chart]:
             1 - category.rates.get(f"{level}_miss_rate", math.nan),
         )
         svg = curve_chart(f"{name} {index}", kind, *pair, at)
-        areas = _area(category, kind.metric), _area(category, f"{kind.metric}{WITHOUT_FA}")
+        areas = [
+            percent(result.values[kind.metric]).text if kind.metric in result.values else ""
+            for result in (category.result, category.result_without_fa)
+        ]
         alt = f"{kind.title}: {kind.y} over {kind.x} with and without FA"
         charts.append(Chart(kind.title, svg, alt, areas))
     return charts
-
-
-def _area(category: CategoryResult, metric: str) -> str:
-    value = category.metrics.get(metric)
-    return "" if value is None else percent(value).text
 
 
 def _histogram(index: int, category: CategoryResult) -> Chart:

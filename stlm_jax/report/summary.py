@@ -62,12 +62,12 @@ def headline(run: RunResult) -> list[Figure]:
         value = percent(run.mean[name], reason=_MEAN_REASON)
         figures.append(Figure(tables.heading(name), value, f"without FA {without}", "%"))
     rates = _mean_rates(run)
-    for name, shown, of in (
+    for rate, name, note in (
         ("image_false_alarm_rate", "false alarms", "of good images"),
         ("image_miss_rate", "misses", "of defective images"),
     ):
-        value = percent(rates.get(name, math.nan), reason="no threshold, or no such image")
-        figures.append(Figure(shown, value, of, "%"))
+        value = percent(rates.get(rate, math.nan), reason="no threshold, or no such image")
+        figures.append(Figure(name, value, note, "%"))
     cost = run.cost
     size, flops = number(cost.parameters / 1e6), number(cost.flops / 1e9).text
     figures.append(Figure("parameters", size, f"{flops} GFLOP an image", "M"))
