@@ -52,11 +52,12 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = [
-        [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(cells)]
-        for cells in (zip(row, widths, strict=True) for row in (rows[0], rule, *rows[1:]))
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = ""
+    for row in (rows[0], rule, *rows[1:]):
+        pairs = enumerate(zip(row, widths, strict=True))
+        cells = [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in pairs]
+        table += f"| {' | '.join(cells)} |\n"
+    return table
 
 
 def write_tables(
