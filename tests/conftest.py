@@ -36,10 +36,10 @@ def pytest_configure(config):
         return
     folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    os.environ["JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     # JAX has read the environment when it was imported, above: this is for this process.
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
