@@ -1,13 +1,11 @@
 """Published checkpoints to Flax, strictly: `python -m conversion.from_torch SRC DST`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 
-from conversion.exports.arguments import check_output
-from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from conversion.exports.arguments import check_output, command_parser, run_command
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights import layouts
 from stlm_jax.weights.file import write_weights
@@ -21,17 +19,9 @@ def convert_file(
     segmentation: Path | None = None,
     dtype: str = "float32",
 ) -> None:
-    """Writes a published checkpoint as a weights file, tensor by tensor.
+    """Writes the checkpoint that `open_checkpoint` opens as a weights file, tensor by tensor.
 
-    Args:
-      source: as `path` of `open_checkpoint`.
-      destination: the weights file.
-      layout: as of `open_checkpoint`.
-      segmentation: likewise.
-      dtype: 'float32' or 'bfloat16', of the stored floating-point tensors.
-
-    Raises:
-      UserError: as `open_checkpoint` does, or `destination` is the source.
+    `dtype`, 'float32' or 'bfloat16', is that of the stored floating-point tensors.
     """
     check_output(destination, source, segmentation)
     checkpoint = open_checkpoint(source, segmentation, layout)
@@ -43,9 +33,9 @@ def convert_file(
 
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conversion.from_torch",
-        description="Convert a published SAM, MobileSAM or STLM checkpoint to a weights file, "
+    parser = command_parser(
+        "from_torch",
+        "Convert a published SAM, MobileSAM or STLM checkpoint to a weights file, "
         "for --config.teacher.checkpoint, --config.student.checkpoint and the exports.",
     )
     parser.add_argument("source", type=Path, metavar="SRC", help=".pt, .pth or .safetensors")
@@ -61,8 +51,7 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored tensors"
     )
-    arguments = parser.parse_args(command_line)
-    return exit_status(lambda: convert_file(**vars(arguments)), STOPPED)
+    return run_command(parser, lambda arguments: convert_file(**vars(arguments)), command_line)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from conversion.exports.arguments import export_parser, load_exportable
+from conversion.exports.arguments import (
+    export_parser,
+    load_exportable,
+    report_export,
+    run_command,
+)
 from conversion.exports.checks import AUROC
 from conversion.exports.images import calibration_images, run_records
-from stlm_jax.inference.onnx_model import OUTPUTS
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.exit_status import STOPPED, exit_status
 from stlm_jax.runtime.progress import note
 
 PRECISIONS = ("float32", "float16", "int8")
 
 
-def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace:
-    """The command line's values."""
+def _parser() -> argparse.ArgumentParser:
     parser = export_parser("to_onnx", "the .onnx to write")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument(
@@ -36,7 +38,7 @@ def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace
         metavar="DIR",
         help="good images for int8; default: those that the run was trained on",
     )
-    return parser.parse_args(command_line)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -46,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{error.name} is not installed; pip install 'stlm_jax[export]'") from None
     trained = load_exportable(arguments)
     is_int8 = arguments.precision == "int8"
-    found = export_onnx(
+    figures = export_onnx(
         trained,
         arguments.output,
         arguments.precision,
@@ -54,29 +56,20 @@ def _run(arguments: argparse.Namespace) -> None:
         calibration_images(trained, arguments.calibration) if is_int8 else None,
         run_records(trained, "test") if is_int8 else (),
     )
-    _report(arguments.output, arguments.precision, found)
-
-
-def _report(path: Path, precision: str, found: dict[str, float]) -> None:
-    note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {precision})")
-    if not found:
-        return
-    images = "calibration images with a square of noise" if precision == "int8" else "drawn images"
-    compared = ", ".join(f"{name} {found[name]:.1e}" for name in OUTPUTS)
-    note(f"relative L2 difference from the Flax model on {images}: {compared}")
-    if AUROC[0] in found:
+    images = "calibration images with a square of noise" if is_int8 else "drawn images"
+    report_export(arguments.output, arguments.precision, figures, images)
+    if AUROC[0] in figures:
         losses = ", ".join(
-            f"{name} {found[name]:.4f} (loss {found[f'{name}_loss']:+.4f})" for name in AUROC
+            f"{name} {figures[name]:.4f} (loss {figures[f'{name}_loss']:+.4f})" for name in AUROC
         )
         note(f"on the run's evaluation set: {losses}")
-    elif precision == "int8":
+    elif is_int8 and arguments.verify:
         note("loss of AUROC: not measured, the evaluation set of the checkpoint is not here")
 
 
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command; the exit status."""
-    arguments = parse_arguments(command_line)
-    return exit_status(lambda: _run(arguments), STOPPED)
+    return run_command(_parser(), _run, command_line)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,24 @@ from pathlib import Path
 
 import jax
 
-from conversion.exports.arguments import export_parser, load_exportable
+from conversion.exports.arguments import (
+    export_parser,
+    load_exportable,
+    report_export,
+    run_command,
+)
 from conversion.exports.checks import (
     cpu_device,
     differences,
     drawn_images,
     flax_run,
+    named_results,
     refuse_difference,
 )
 from conversion.exports.export_fn import input_shape, make_export_fn
 from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
 from stlm_jax.inference.predict_views import PredictFn
 from stlm_jax.inference.trained_model import TrainedModel
-from stlm_jax.runtime.exit_status import STOPPED, exit_status
 from stlm_jax.runtime.files import write_atomically
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.description import export_metadata
@@ -40,28 +45,23 @@ def export_stablehlo(
 ) -> dict[str, float]:
     """Writes `path` and `path`.json, after a comparison on CPU where it runs there.
 
-    Args:
-      trained: the model; the function is made for `trained.config.image_size`.
-      path: the file.
-      platforms: those of `PLATFORMS` that it shall run on.
+    The function is made for `trained.config.image_size` and for those of `PLATFORMS` that are
+    given. One that differs from the Flax function by more than `TOLERANCE` is not written.
 
     Returns:
-      By output, the relative L2 difference from the Flax function on drawn images; empty where
-      `platforms` lacks the CPU.
-
-    Raises:
-      UserError: the difference is more than `TOLERANCE`.
+        By output, the relative L2 difference from the Flax function on drawn images; empty where
+        `platforms` lacks the CPU.
     """
     infer = functools.partial(make_export_fn(trained), trained.variables)
     (count,) = jax.export.symbolic_shape("N")
     exported = jax.export.export(jax.jit(infer), platforms=platforms)(input_shape(trained, count))
     content = bytes(exported.serialize())
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     if "cpu" in platforms:
         images = drawn_images(trained.config.image_size)
         with jax.default_device(cpu_device()):
-            found = differences(flax_run(trained), read_stablehlo(content), images)
-        refuse_difference(path, found, TOLERANCE)
+            figures = differences(flax_run(trained), read_stablehlo(content), images)
+        refuse_difference(path, figures, TOLERANCE)
     description = {
         **export_metadata(trained.description, trained.variables, "float32"),
         "platforms": list(platforms),
@@ -70,13 +70,13 @@ def export_stablehlo(
     }
     write_atomically(path, content)
     write_sidecar(path, description)
-    return found
+    return figures
 
 
 def read_stablehlo(content: bytes) -> PredictFn:
     """The function in a file's content."""
     call = jax.jit(jax.export.deserialize(bytearray(content)).call)
-    return lambda images: dict(zip(("map", "score"), call(images), strict=True))
+    return lambda images: named_results(call(images))
 
 
 def _platforms(text: str) -> tuple[str, ...]:
@@ -87,31 +87,25 @@ def _platforms(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse_arguments(command_line: list[str] | None = None) -> argparse.Namespace:
-    """The command line's values."""
+def _parser() -> argparse.ArgumentParser:
     parser = export_parser("to_stablehlo", "the file to write; OUTPUT.json goes beside it")
     parser.add_argument(
         "--platforms", type=_platforms, default=PLATFORMS, help="default: " + ",".join(PLATFORMS)
     )
-    return parser.parse_args(command_line)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
     trained = load_exportable(arguments)
-    found = export_stablehlo(trained, arguments.output, arguments.platforms)
-    size = arguments.output.stat().st_size / 1e6
-    note(f"wrote {arguments.output} ({size:.1f} MB, {', '.join(arguments.platforms)})")
-    if found:
-        compared = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
-        note(f"relative L2 difference from the Flax model on drawn images: {compared}")
-    else:
+    figures = export_stablehlo(trained, arguments.output, arguments.platforms)
+    report_export(arguments.output, ", ".join(arguments.platforms), figures)
+    if not figures:
         note("not compared with the Flax model: it is not for the CPU")
 
 
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command; the exit status."""
-    arguments = parse_arguments(command_line)
-    return exit_status(lambda: _run(arguments), STOPPED)
+    return run_command(_parser(), _run, command_line)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ The published layouts also hold tensors that STLM never computes with. They come
 file, if a published checkpoint brought them there; else they are zeros of the published shapes.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -15,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from conversion.exports.arguments import check_output
+from conversion.exports.arguments import check_output, command_parser, run_command
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.exit_status import STOPPED, exit_status
 from stlm_jax.runtime.files import open_atomically
 from stlm_jax.runtime.progress import note, track
 from stlm_jax.weights import layouts
@@ -43,14 +41,14 @@ class Tensor(NamedTuple):
 def torch_tensors(
     variables: Mapping[str, Any], unused: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """Every tensor of the published checkpoint of a SAM or STLM.
+    """Every tensor of the published checkpoint of a SAM or, in the layout `stlm`, an STLM.
 
     Args:
-      variables: {'params': …, 'batch_stats': …}, nested, of arrays or `LazyTensor`s.
-      unused: known-unused tensors by published name; those that are not there are zeros.
+        variables: {'params': …, 'batch_stats': …}, nested, of arrays or `LazyTensor`s.
+        unused: known-unused tensors by published name; those that are not there are zeros.
 
     Returns:
-      Published name to tensor, float32 or int64; of an STLM in the layout `stlm`.
+        Published name to tensor, float32 or int64.
     """
     unused = unused or {}
     leaves = traverse_util.flatten_dict(variables)
@@ -69,18 +67,6 @@ def _in_torch_layout(tensor: Any, leaf: str) -> np.ndarray:
     return to_torch_layout(leaf, np.asarray(tensor, np.float32))
 
 
-def stlm_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A student's variables as the state dict of the layout `stlm`, unused tensors zero.
-
-    Args:
-      variables: of `stlm_jax.models.stlm.Stlm`.
-
-    Returns:
-      Published name to array, float32 or int64, in torch's axis order.
-    """
-    return {name: tensor.read() for name, tensor in torch_tensors(variables).items()}
-
-
 class Model(NamedTuple):
     """What there is to write of a model: `torch_tensors`' arguments, and what describes an STLM."""
 
@@ -90,11 +76,7 @@ class Model(NamedTuple):
 
 
 def open_model(path: Path) -> Model:
-    """The model of a weights file, a published file or a trained run.
-
-    Raises:
-      UserError: there is no model at `path`, or it is damaged.
-    """
+    """The model of a weights file, a published file or a trained run."""
     if is_ours(path):
         flat, unused, metadata = open_weights(path)
         return Model(nest(path, flat), unused, _description(path, metadata))
@@ -110,11 +92,7 @@ def _description(path: Path, metadata: Mapping[str, str]) -> Description | None:
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors as a torch or safetensors file, by the suffix of `path`, whole or not at all.
-
-    Raises:
-      OSError: the disk or the permissions refuse.
-    """
+    """Writes a torch or safetensors file, by the suffix of `path`, whole or not at all."""
     if path.suffix == ".safetensors":
         entries = [(name, *tensor) for name, tensor in tensors.items()]
         write_safetensors(path, entries, {"format": "pt"})
@@ -135,14 +113,8 @@ def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = None) -> None:
     """Writes the published checkpoint of a model, and `output`.json of what describes an STLM.
 
-    Args:
-      checkpoint: a file, or a run's category folder.
-      output: `.pt`, `.pth` or `.safetensors`; an STLM is one file of the layout `stlm`, or its
-        two-stream half where `segmentation` is given.
-      segmentation: the file of the FA module's half.
-
-    Raises:
-      UserError: `checkpoint` holds no model, or an output's name is of no known type.
+    An STLM is one file of the layout `stlm`, or, with `segmentation`, the published pair: `output`
+    of the two streams, `segmentation` of the FA module.
     """
     for path in filter(None, (output, segmentation)):
         if path.suffix not in SUFFIXES:
@@ -155,20 +127,19 @@ def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = Non
     if segmentation is None:
         write_state_dict(output, tensors)
     else:
-        two_stream, half = layouts.split(tensors)
-        if not half:
+        two_stream, fa_module = layouts.split(tensors)
+        if not fa_module:
             raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
         write_state_dict(output, two_stream)
-        write_state_dict(segmentation, half)
+        write_state_dict(segmentation, fa_module)
     if model.description:
         write_sidecar(output, export_metadata(model.description, model.variables, "float32"))
 
 
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conversion.to_torch",
-        description="Write a model as a checkpoint of the published names, for PyTorch.",
+    parser = command_parser(
+        "to_torch", "Write a model as a checkpoint of the published names, for PyTorch."
     )
     parser.add_argument(
         "checkpoint", type=Path, metavar="CKPT", help="a weights file or a run's category folder"
@@ -185,8 +156,7 @@ def main(command_line: list[str] | None = None) -> int:
         metavar="OUT2",
         help="write the published pair: OUT of the two streams, OUT2 of the FA module",
     )
-    arguments = parser.parse_args(command_line)
-    return exit_status(lambda: convert_file(**vars(arguments)), STOPPED)
+    return run_command(parser, lambda arguments: convert_file(**vars(arguments)), command_line)
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ class Widths:
     """What tells one STLM from another; the defaults are the published model.
 
     Attributes:
-      embed_dims, depths, heads, windows: of the four stages of both TinyViT encoders; the first
-        stage is convolutional and has neither heads nor windows.
-      channels: of both feature levels.
-      decoder_mlp_dim: hidden width of the two-way transformer's MLP.
-      segmentation_channels: width of the FA module.
+        embed_dims, depths, heads, windows: of the four stages of both TinyViT encoders; the first
+            stage is convolutional and has neither heads nor windows.
+        channels: of both feature levels.
+        decoder_mlp_dim: hidden width of the two-way transformer's MLP.
+        segmentation_channels: width of the FA module.
     """
 
     embed_dims: tuple[int, ...] = (64, 128, 160, 320)
@@ -55,11 +55,7 @@ class Widths:
 
     @classmethod
     def of(cls, tensors: Tensors) -> "Widths":
-        """The widths of a state dict, from the shapes of its tensors.
-
-        Raises:
-          UserError: a tensor that tells them is not there.
-        """
+        """The widths of a state dict, from the shapes of its tensors."""
 
         def shape(name: str) -> torch.Size:
             if name not in tensors:
@@ -91,10 +87,7 @@ class TorchStlm(nn.Module):
     """The two-stream model: images in, full-size anomaly maps and scores out.
 
     `encoderT` is the plain stream, `encoderS` the denoising stream, `model` the shared decoder.
-
-    Args:
-      widths: of the layers.
-      score_top_k: the image score is the mean of this many largest pixels of the map.
+    The image score is the mean of the `score_top_k` largest pixels of the map.
     """
 
     mean: torch.Tensor
@@ -118,12 +111,9 @@ class TorchStlm(nn.Module):
         `score_top_k` is taken from `path`.json, where `conversion.to_torch` has left one.
 
         Args:
-          path: `.pt`, `.pth` or `.safetensors` file of both the two-stream tensors and, prefixed
-            'segmentation.', those of the FA module; or the published two-stream file.
-          segmentation: the published FA file that belongs to a published two-stream file.
-
-        Raises:
-          UserError: a file cannot be read, or tensors are missing, unexpected or misshapen.
+            path: `.pt`, `.pth` or `.safetensors` file of both the two-stream tensors and, prefixed
+                'segmentation.', those of the FA module; or the published two-stream file.
+            segmentation: the published FA file that belongs to a published two-stream file.
         """
         tensors = open_state_dict(path)
         if segmentation is not None:
@@ -142,35 +132,24 @@ class TorchStlm(nn.Module):
     def from_state_dict(cls, tensors: Tensors) -> "TorchStlm":
         """The model of these tensors, in evaluation mode, without gradients, float32, on the CPU.
 
-        Args:
-          tensors: published name to tensor; the segmentation's names prefixed 'segmentation.'.
-            Known-unused tensors may be among them.
-
-        Raises:
-          UserError: tensors are missing, unexpected or misshapen.
+        Names are the published ones, the FA module's prefixed 'segmentation.'; known-unused
+        tensors may be among them, others that the model lacks may not.
         """
         used = {name: x for name, x in tensors.items() if not UNUSED.search(name)}
         model = cls(Widths.of(used))
         try:
             model.load_state_dict(used, strict=True)
         except RuntimeError as error:  # torch's list of all that is wrong, a line each
-            found = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-            raise UserError(f"the weights are of another model; {found}") from None
+            faults = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+            raise UserError(f"the weights are of another model; {faults}") from None
         return model.eval().requires_grad_(False)
 
     def features(
         self, images: torch.Tensor
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """Features 1 and 2 of the plain and of the denoising stream.
+        """Features 1 and 2 of the plain and of the denoising stream of images, as of `forward`.
 
-        Args:
-          images: uint8 (N, H, W, 3), RGB; H and W multiples of 16.
-
-        Returns:
-          (plain1, plain2), (denoising1, denoising2), each (N, C, H/16, W/16) float32.
-
-        Raises:
-          UserError: `images` is of another dtype or shape.
+        They are (plain1, plain2), (denoising1, denoising2), each (N, C, H/16, W/16) float32.
         """
         _check(images)
         pixels = ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # (N, 3, H, W)
@@ -180,17 +159,11 @@ class TorchStlm(nn.Module):
         return (plain1, plain2), (denoising1, denoising2)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Anomaly maps and scores.
-
-        Args:
-          images: uint8 (N, H, W, 3), RGB; H and W multiples of 16.
+        """Anomaly maps and scores of images, uint8 (N, H, W, 3), RGB; H and W multiples of 16.
 
         Returns:
-          'anomaly_map' and 'anomaly_map_without_fa' (N, H, W), 'anomaly_score' and
-          'anomaly_score_without_fa' (N,), float32.
-
-        Raises:
-          UserError: `images` is of another dtype or shape.
+            'anomaly_map' and 'anomaly_map_without_fa' (N, H, W), 'anomaly_score' and
+            'anomaly_score_without_fa' (N,), float32.
         """
         plain, denoising = self.features(images)
         small_maps = {

@@ -1,17 +1,25 @@
-"""What the command lines of the exports share."""
+"""What the command lines of the conversions share."""
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from stlm_jax.inference.onnx_model import OUTPUTS
 from stlm_jax.inference.trained_model import TrainedModel, load_trained
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.progress import note
 
 
-def export_parser(program: str, output: str) -> argparse.ArgumentParser:
-    """A parser of `python -m conversion.PROGRAM CKPT OUT`; `output` describes OUT."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m conversion.{program}",
-        description="Export a trained detector, with preprocessing and scoring inside.",
+def command_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser of `python -m conversion.COMMAND`."""
+    return argparse.ArgumentParser(prog=f"python -m conversion.{command}", description=description)
+
+
+def export_parser(command: str, output: str) -> argparse.ArgumentParser:
+    """A parser of `python -m conversion.COMMAND CKPT OUT`; `output` describes OUT."""
+    parser = command_parser(
+        command, "Export a trained detector, with preprocessing and scoring inside."
     )
     parser.add_argument(
         "checkpoint", type=Path, help="a run's category folder, a weights file or a torch file"
@@ -24,12 +32,18 @@ def export_parser(program: str, output: str) -> argparse.ArgumentParser:
     return parser
 
 
-def load_exportable(arguments: argparse.Namespace) -> TrainedModel:
-    """The model that the arguments name.
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    command_line: list[str] | None,
+) -> int:
+    """Runs `command` with what `parser` reads from the command line; the exit status."""
+    arguments = parser.parse_args(command_line)
+    return exit_status(lambda: command(arguments), STOPPED)
 
-    Raises:
-      UserError: it cannot be loaded, or the output would overwrite it.
-    """
+
+def load_exportable(arguments: argparse.Namespace) -> TrainedModel:
+    """The model that `export_parser`'s arguments name, if OUT would not overwrite it."""
     check_output(arguments.output, arguments.checkpoint, arguments.segmentation)
     return load_trained(arguments.checkpoint, arguments.segmentation, arguments.image_size)
 
@@ -40,3 +54,13 @@ def check_output(output: Path, *sources: Path | None) -> None:
         raise UserError(f"{output}: is a folder; give the name of a file")
     if output.resolve() in [source.resolve() for source in sources if source]:
         raise UserError(f"{output}: would overwrite what is read; give another name")
+
+
+def report_export(
+    path: Path, kind: str, differences: Mapping[str, float], images: str = "drawn images"
+) -> None:
+    """Notes what was written and, of a compared export, how far it is from the Flax model."""
+    note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {kind})")
+    if differences:
+        compared = ", ".join(f"{name} {differences[name]:.1e}" for name in OUTPUTS)
+        note(f"relative L2 difference from the Flax model on {images}: {compared}")

@@ -30,7 +30,12 @@ def flax_run(trained: TrainedModel) -> PredictFn:
     """The function that exports hold, on CPU."""
     infer = jax.jit(make_export_fn(trained))
     variables = jax.device_put(trained.variables, cpu_device())
-    return lambda images: dict(zip(_NAMES.values(), infer(variables, images), strict=True))
+    return lambda images: named_results(infer(variables, images))
+
+
+def named_results(results: Sequence[jax.Array]) -> dict[str, jax.Array]:
+    """Maps and scores as a `PredictFn` gives them."""
+    return dict(zip(_NAMES.values(), results, strict=True))
 
 
 def drawn_images(size: int) -> np.ndarray:
@@ -66,19 +71,19 @@ def differences(expected: PredictFn, actual: PredictFn, images: np.ndarray) -> d
     for count in (1, len(images)):
         values = actual(images[:count])
         for output, name in _NAMES.items():
-            wanted = np.concatenate([np.asarray(one[name]) for one in singly[:count]])
+            wanted = np.concatenate([np.asarray(single[name]) for single in singly[:count]])
             difference = relative_difference(np.asarray(values[name]), wanted)
             result[output] = float(np.maximum(result[output], difference))  # NaN stays NaN
     return result
 
 
-def refuse_difference(path: str | Path, found: dict[str, float], tolerance: float) -> None:
+def refuse_difference(path: str | Path, figures: dict[str, float], tolerance: float) -> None:
     """Raises UserError, naming `path`, where one of `differences` is above `tolerance` or NaN."""
     for name in OUTPUTS:
-        if not (np.isfinite(found[name]) and found[name] <= tolerance):
+        if not (np.isfinite(figures[name]) and figures[name] <= tolerance):
             raise UserError(
                 f"{path}: not written, its {name} differs from the Flax model's by "
-                f"{found[name]:.1e} relative L2, more than {tolerance:.0e}"
+                f"{figures[name]:.1e} relative L2, more than {tolerance:.0e}"
             )
 
 

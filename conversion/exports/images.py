@@ -16,11 +16,7 @@ CALIBRATION_IMAGES = 32
 def calibration_images(trained: TrainedModel, folder: Path | None) -> np.ndarray:
     """Images to calibrate with: of `folder`, or of the run's training split.
 
-    Returns:
-      At most `CALIBRATION_IMAGES`, evenly spread, uint8 (N, S, S, 3), as the model sees them.
-
-    Raises:
-      UserError: there are none.
+    At most `CALIBRATION_IMAGES`, evenly spread, uint8 (N, S, S, 3), as the model sees them.
     """
     if folder is not None:
         paths: list[File] = [*list_images(folder)]

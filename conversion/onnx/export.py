@@ -37,23 +37,21 @@ def export_onnx(
     calibration: np.ndarray | None = None,
     evaluation: Sequence[Record] = (),
 ) -> dict[str, float]:
-    """Writes `path`, whole or not at all.
+    """Writes `path`, made for images of `trained.config.image_size`, whole or not at all.
 
     Args:
-      trained: the model; the graph is made for `trained.config.image_size`.
-      path: the file.
-      precision: 'float32', 'float16' or 'int8'.
-      verify: whether to run the graph and the Flax function on images first.
-      calibration: good images, uint8 (N, S, S, 3); for int8 only, which needs them.
-      evaluation: labelled images on which an int8 graph's loss of AUROC is measured.
+        trained: the model.
+        path: the file.
+        precision: 'float32', 'float16' or 'int8'.
+        verify: whether to run the graph and the Flax function on images first, and to refuse
+            outputs that differ by more than `TOLERANCES` or are not finite.
+        calibration: good images, uint8 (N, S, S, 3); for int8 only, which needs them.
+        evaluation: labelled images on which an int8 graph's loss of AUROC is measured.
 
     Returns:
-      Of a verified graph, by output, the relative L2 difference from the Flax function, on drawn
-      images or, of int8, on calibration images with defects; with `evaluation`, `image_auroc` and
-      `pixel_auroc` of it too, and `…_loss` against the Flax function.
-
-    Raises:
-      UserError: the outputs differ by more than `TOLERANCES`, or are not finite.
+        Of a verified graph, by output, the relative L2 difference from the Flax function, on drawn
+        images or, of int8, on calibration images with defects; with `evaluation`, `image_auroc`
+        and `pixel_auroc` of it too, and `…_loss` against the Flax function.
     """
     if (calibration is not None) != (precision == "int8"):
         raise ValueError("calibration images belong to int8, and to int8 only")
@@ -65,12 +63,12 @@ def export_onnx(
     description = export_metadata(trained.description, trained.variables, precision)
     model.metadata_props.update(text_values(description))
     content = ir.to_proto(model).SerializeToString()
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     if verify:
-        found = _verify(trained, content, calibration, evaluation)
-        refuse_difference(path, found, TOLERANCES.get(precision, np.inf))
+        figures = _verify(trained, content, calibration, evaluation)
+        refuse_difference(path, figures, TOLERANCES.get(precision, np.inf))
     write_atomically(path, content)
-    return found
+    return figures
 
 
 def _verify(
@@ -82,9 +80,9 @@ def _verify(
     flax, exported = flax_run(trained), functools.partial(run, open_session(content))
     if calibration is None:
         return differences(flax, exported, drawn_images(trained.config.image_size))
-    found = differences(flax, exported, with_defects(calibration[:_COMPARED]))
+    figures = differences(flax, exported, with_defects(calibration[:_COMPARED]))
     if evaluation:
         before = auroc(flax, trained, evaluation, "AUROC of float32")
         after = auroc(exported, trained, evaluation, "AUROC of int8")
-        found |= after | {f"{name}_loss": before[name] - after[name] for name in AUROC}
-    return found
+        figures |= after | {f"{name}_loss": before[name] - after[name] for name in AUROC}
+    return figures

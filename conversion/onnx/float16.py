@@ -25,16 +25,16 @@ def to_float16(model: ir.Model) -> None:
     exact = _float32_nodes(graph)
     casts: dict[tuple[str | None, ir.DataType], ir.Value] = {}
     for node in list(graph):
-        wanted = _FLOAT32 if node in exact else _FLOAT16
+        dtype, other = (_FLOAT32, _FLOAT16) if node in exact else (_FLOAT16, _FLOAT32)
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype in (_FLOAT32, _FLOAT16) and value.dtype != wanted:
-                key = (value.name, wanted)
+            if value is not None and value.dtype == other:
+                key = (value.name, dtype)
                 if key not in casts:
-                    casts[key] = _cast(graph, value, wanted, node)
+                    casts[key] = _cast(graph, value, dtype, node)
                 node.replace_input_with(index, casts[key])
         for value in node.outputs:
             if value.dtype == _FLOAT32:
-                value.dtype = wanted
+                value.dtype = dtype
     passes.RemoveUnusedNodesPass()(model)
 
 
@@ -91,11 +91,11 @@ def _reach(
     follow: Callable[[ir.Node], bool],
 ) -> set[ir.Node]:
     """`start` and the nodes linked to it that give floats and that `follow` accepts."""
-    found: set[ir.Node] = set()
+    reached: set[ir.Node] = set()
     waiting = [node for node in start if node is not None]
     while waiting:
         node = waiting.pop()
-        if node not in found and node.outputs[0].dtype == _FLOAT32:
-            found.add(node)
+        if node not in reached and node.outputs[0].dtype == _FLOAT32:
+            reached.add(node)
             waiting += [neighbour for neighbour in neighbours(node) if follow(neighbour)]
-    return found
+    return reached

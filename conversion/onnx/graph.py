@@ -1,14 +1,12 @@
 """The inference function as one ONNX graph in float32."""
 
-import contextlib
 import functools
-import logging
-from collections.abc import Iterator
 
 import onnx_ir as ir
 from jax2onnx import to_onnx
 
 from conversion.exports.export_fn import input_shape, make_export_fn
+from conversion.onnx.logs import only_errors
 from conversion.onnx.simplify import simplify
 from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
 from stlm_jax.inference.trained_model import TrainedModel
@@ -21,12 +19,12 @@ BATCH = "N"  # the name of the dynamic axis
 def build_graph(trained: TrainedModel) -> ir.Model:
     """Traces, converts and simplifies; the weights are initialisers of the graph.
 
-    Returns:
-      A model with input `image` uint8 (N, S, S, 3) and outputs `anomaly_map` float32 (N, S, S),
-      `anomaly_score` float32 (N,); S is `trained.config.image_size`.
+    Its input is `image` uint8 (N, S, S, 3), its outputs are `anomaly_map` (N, S, S) and
+    `anomaly_score` (N,), float32; S is `trained.config.image_size`.
     """
     infer = functools.partial(make_export_fn(trained), trained.variables)
-    with grouped_depthwise(), _quiet():
+    # jax2onnx has a warning for every value whose type it leaves open; it is inferred later.
+    with grouped_depthwise(), only_errors("onnx_ir"):
         model = to_onnx(
             infer,
             [input_shape(trained, BATCH)],
@@ -38,15 +36,3 @@ def build_graph(trained: TrainedModel) -> ir.Model:
         )
         simplify(model)
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences a line for every value whose type jax2onnx leaves open; it is inferred later."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -1,15 +1,13 @@
 """Weights, and what convolutions and dense layers see, in eight bits."""
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from conversion.onnx.logs import only_errors
 from stlm_jax.inference.onnx_model import INPUT
 
 _LAYERS = ("Conv", "Gemm")
@@ -17,7 +15,7 @@ _RGB = 3
 
 
 def to_int8(model: ir.Model, images: np.ndarray) -> ir.Model:
-    """Quantises statically, by QuantizeLinear and DequantizeLinear pairs.
+    """Another model, quantised statically by QuantizeLinear and DequantizeLinear pairs.
 
     Weights get a scale a channel, activations one a tensor, from their range on `images`. The
     convolutions that see the image and the one that gives the map stay float32, as attention,
@@ -25,11 +23,8 @@ def to_int8(model: ir.Model, images: np.ndarray) -> ir.Model:
     of x86 processors without VNNI overflow.
 
     Args:
-      model: the simplified float32 graph; it is left as it is.
-      images: uint8 (N, S, S, 3), good ones of the category.
-
-    Returns:
-      Another model with the same inputs and outputs.
+        model: the simplified float32 graph; it is left as it is.
+        images: uint8 (N, S, S, 3), good ones of the category.
     """
     from onnxruntime import quantization
 
@@ -41,7 +36,8 @@ def to_int8(model: ir.Model, images: np.ndarray) -> ir.Model:
             image = next(self._images, None)
             return None if image is None else {INPUT: image[None]}
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    # onnxruntime advises to preprocess the graph, which `simplify` has done.
+    with tempfile.TemporaryDirectory() as folder, only_errors():
         path = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             ir.to_proto(model),
@@ -70,13 +66,3 @@ def _first_and_last(graph: ir.Graph) -> list[str]:
 def _sees_rgb(convolution: ir.Node) -> bool:
     kernel = convolution.inputs[1]  # (out, in, height, width)
     return kernel is not None and kernel.shape is not None and kernel.shape[1] == _RGB
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the advice to preprocess the graph; `onnx_simplify` has."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -1,7 +1,9 @@
+# ruff: noqa: D102
 """Makes what jax2onnx writes smaller and faster, without another meaning.
 
 onnxscript folds constants; two rules here undo how JAX spells normalisations out, which no
-general optimiser recognises through the transpositions between NHWC and NCHW.
+general optimiser recognises through the transpositions between NHWC and NCHW. A rule's `pattern`
+is what it looks for, `check` the condition, `rewrite` what it puts there.
 """
 
 import numpy as np
@@ -34,15 +36,16 @@ def _varies_along_last_axis(value: ir.Value, length: int) -> bool:
 
 
 class FoldBatchNorm(pattern.RewriteRuleClassBase):
-    """`(conv − mean) · factor + bias` over channels is a convolution with other weights."""
+    """`(conv − mean) · factor + bias` over channels is a convolution with other weights.
+
+    The weights are computed in float64 and rounded once.
+    """
 
     def pattern(self, op, x, kernel, mean, factor, bias):
-        """What a `ConvBN` is traced to."""
         convolved = op.Transpose(op.Conv(x, kernel, _outputs=["conv"]), _outputs=["moved"])
         return op.Add(op.Mul(op.Sub(convolved, mean), factor), bias)
 
     def check(self, context, conv, moved, kernel, mean, factor, bias, **_):
-        """Constants, one a channel."""
         result = pattern.MatchResult()
         if tuple(moved.producer().attributes.get_ints("perm", ())) != _NHWC_FROM_NCHW:
             return result.fail("the channels are not moved last")
@@ -55,7 +58,6 @@ class FoldBatchNorm(pattern.RewriteRuleClassBase):
         return result
 
     def rewrite(self, op, x, conv, kernel, mean, factor, bias, **_):
-        """The convolution with the normalisation in it, rounded once from float64."""
         weights = _constant(kernel)
         mean, factor, bias = (
             _constant(value).astype(np.float64).reshape(-1) for value in (mean, factor, bias)
@@ -73,10 +75,12 @@ class FoldBatchNorm(pattern.RewriteRuleClassBase):
 
 
 class FuseLayerNorm(pattern.RewriteRuleClassBase):
-    """`stlm_jax.models.layers.LayerNorm` is ONNX's LayerNormalization."""
+    """`stlm_jax.models.layers.LayerNorm` is ONNX's LayerNormalization over the last axis.
+
+    The operator computes in float32 even where its input is float16.
+    """
 
     def pattern(self, op, x, axes, mean_shape, variance_shape, count, epsilon, one, scale, bias):
-        """What the layer is traced to."""
         mean = op.Div(op.Reshape(op.ReduceSum(x, axes), mean_shape), count)
         centred = op.Sub(x, mean)
         squares = op.Reshape(op.ReduceSumSquare(centred, axes), variance_shape)
@@ -84,7 +88,6 @@ class FuseLayerNorm(pattern.RewriteRuleClassBase):
         return op.Add(op.Mul(op.Mul(centred, op.Div(one, deviation)), scale), bias)
 
     def check(self, context, x, axes, count, epsilon, one, scale, bias, **_):
-        """Over the last axis, all of it."""
         result = pattern.MatchResult()
         if x.shape is None or _constant(epsilon) is None:
             return result.fail("shape or epsilon is not known")
@@ -96,7 +99,6 @@ class FuseLayerNorm(pattern.RewriteRuleClassBase):
         return result
 
     def rewrite(self, op, x, epsilon, scale, bias, **_):
-        """The operator; it computes in float32 even where its input is float16."""
         scale, bias = (
             op.initializer(ir.tensor(_constant(value).reshape(-1)), name=f"{x.name}_{value.name}")
             for value in (scale, bias)
@@ -107,14 +109,15 @@ class FuseLayerNorm(pattern.RewriteRuleClassBase):
 
 
 class SpellOutSigmoid(pattern.RewriteRuleClassBase):
-    """onnxruntime's Sigmoid errs by 1e-7 even where the result, as on a good image, is smaller."""
+    """onnxruntime's Sigmoid errs by 1e-7 even where the result, as on a good image, is smaller.
+
+    1 / (1 + exp(−x)) is as exact for small results as for large ones.
+    """
 
     def pattern(self, op, x):
-        """The operator."""
         return op.Sigmoid(x)
 
     def rewrite(self, op, x):
-        """1 / (1 + exp(−x)), as exact for small results as for large ones."""
         one = op.initializer(ir.tensor(np.float32(1)), name=f"{x.name}_one")
         return op.Div(one, op.Add(one, op.Exp(op.Neg(x))))
 

@@ -109,11 +109,11 @@ class TwoWayAttentionBlock(nn.Module):
             tokens = tokens + self.self_attn(placed, placed, tokens)
         tokens = self.norm1(tokens)
         placed_image = image + image_positions
-        seen = self.cross_attn_token_to_image(tokens + token_positions, placed_image, image)
-        tokens = self.norm2(tokens + seen)
+        attended = self.cross_attn_token_to_image(tokens + token_positions, placed_image, image)
+        tokens = self.norm2(tokens + attended)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        seen = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens)
-        return tokens, self.norm4(image + seen)
+        attended = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens)
+        return tokens, self.norm4(image + attended)
 
 
 class TwoWayTransformer(nn.Module):

@@ -178,12 +178,9 @@ class PatchEmbed(nn.Module):
 class TinyViT(nn.Module):
     """MobileSAM's image encoder. Its classifier, `head` and `norm_head`, is not built.
 
-    Args:
-      embed_dims: channels of the four stages.
-      depths: blocks of each stage.
-      heads: attention heads of each stage; the first stage is convolutional and has none.
-      windows: side of the attention windows of each stage, likewise.
-      out_channels: channels of the embedding.
+    `embed_dims` are the channels, `depths` the blocks, `heads` the attention heads and `windows`
+    the sides of the attention windows of the four stages. The first stage is convolutional: what
+    `heads` and `windows` say of it is not used.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from conversion.to_torch import stlm_state_dict
+from conversion.to_torch import torch_tensors
 from stlm_jax.config import default
 from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.models.build import ENCODERS, SAM_VARIANTS, build_stlm
@@ -113,7 +113,7 @@ def flax_model():
 
 @pytest.fixture(scope="module")
 def tensors(flax_model):
-    return {name: torch.tensor(x) for name, x in stlm_state_dict(flax_model[1]).items()}
+    return {name: torch.tensor(x.read()) for name, x in torch_tensors(flax_model[1]).items()}
 
 
 @pytest.fixture
