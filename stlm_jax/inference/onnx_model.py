@@ -49,7 +49,7 @@ class OnnxModel:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: onnxruntime cannot read it ({reason})") from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        check_format(path, self.metadata)
+        check_format(path, self.metadata, "a detector exported by conversion.to_onnx")
         self.description = Description.read(path, self.metadata)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -128,10 +128,10 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
     return tensors, file.metadata() or {}
 
 
-def check_format(path: str | Path, metadata: Mapping[str, Any]) -> None:
-    """Raises UserError unless a file of these metadata is ours and of a format that is read."""
+def check_format(path: str | Path, metadata: Mapping[str, Any], kind: str) -> None:
+    """Raises UserError unless a file's metadata say that it is ours, of `kind`, and can be read."""
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: not a file of {FORMAT}")
+        raise UserError(f"{path}: not {kind}")
     number = str(metadata.get("format_version", FORMAT_VERSION))
     if not number.isdecimal() or int(number) != FORMAT_VERSION:
         raise UserError(
@@ -145,7 +145,7 @@ def open_weights(
 ) -> tuple[dict[str, LazyTensor], dict[str, LazyTensor], dict[str, str]]:
     """A weights file, memory-mapped: variables by 'params/…/leaf', unused tensors, metadata."""
     tensors, metadata = open_safetensors(path)
-    check_format(path, metadata)
+    check_format(path, metadata, f"a weights file of {FORMAT}")
     if metadata.get("kind") not in KINDS:
         raise UserError(f"{path}: its kind is {metadata.get('kind')!r}, none of {', '.join(KINDS)}")
     unused = dict.fromkeys(name for name in tensors if name.startswith(UNUSED_FOLDER))

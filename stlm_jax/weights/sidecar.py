@@ -33,5 +33,5 @@ def read_sidecar(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{sidecar}: not a description of {path} ({error})") from error
     if description.get("format") != FORMAT:
         return {}  # a file that happens to lie there
-    check_format(sidecar, description)
+    check_format(sidecar, description, "a description")
     return description

@@ -137,6 +137,7 @@ def test_metadata(tmp_path, monkeypatch):
     exported = OnnxModel(path)
     assert exported.metadata == {
         "format": "stlm_jax",
+        "format_version": "1",
         "version": __version__,
         "category": "disc",
         "image_size": "64",
@@ -152,7 +153,7 @@ def test_metadata(tmp_path, monkeypatch):
     }
     assert exported.description == student.description
     assert exported.description.calibration == CALIBRATION
-    for actual, wanted in zip(exported(images), expected, strict=True):
+    for actual, wanted in zip(exported(images).values(), expected, strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-4)
 
 
@@ -224,7 +225,7 @@ def test_int8_from_a_run(finished_run, tmp_path):
     records = run_records(trained, "test")
     labels = [record.label for record in records]
     images = load_images(records, 64)
-    scores = {"int8": model(images)[1], "float32": evaluated(trained, images)[1]}
+    scores = {"int8": model(images)["score"], "float32": evaluated(trained, images)[1]}
     area = {name: roc_auc_score(labels, score) for name, score in scores.items()}
     loss = area["float32"] - area["int8"]
     assert f"image_auroc {area['int8']:.4f} (loss {loss:+.4f})" in process.stderr

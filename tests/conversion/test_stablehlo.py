@@ -49,6 +49,7 @@ def test_description(exported):
     student, path, _ = exported
     assert json.loads(path.with_name("disc.stablehlo.json").read_text()) == {
         "format": "stlm_jax",
+        "format_version": 1,
         "version": __version__,
         "category": "disc",
         "image_size": 64,
@@ -71,7 +72,7 @@ def test_what_differs_is_not_written(exported, tmp_path, monkeypatch):
     student, *_ = exported
 
     def constant(images):
-        return np.full((len(images), 64, 64), 0.5), np.full(len(images), 0.5)
+        return {"map": np.full((len(images), 64, 64), 0.5), "score": np.full(len(images), 0.5)}
 
     monkeypatch.setattr(to_stablehlo, "flax_run", lambda trained: constant)
     with pytest.raises(UserError, match="not written, its anomaly_map differs"):

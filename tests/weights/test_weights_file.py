@@ -68,7 +68,7 @@ def test_ours_is_told_from_others(tmp_path):
     text.write_text("{" * 100)
     assert is_ours(ours)
     assert not any(is_ours(path) for path in (other, text, tmp_path, tmp_path / "absent"))
-    with pytest.raises(UserError, match=r"b\.safetensors: not a file of stlm_jax"):
+    with pytest.raises(UserError, match=r"b\.safetensors: not a weights file"):
         read_weights(other)
 
 
