@@ -36,7 +36,6 @@ class Settings:
     """A checked command line."""
 
     config: ml_collections.ConfigDict
-    config_file: Path
     workdir: Path
     mode: str
     command: tuple[str, ...]
@@ -73,7 +72,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
         raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
     configuration.check(config)
     workdir = _option(options, "workdir") or Path("runs") / Path(file).stem
-    return Settings(config, Path(file), Path(workdir), mode, tuple(argv))
+    return Settings(config, Path(workdir), mode, tuple(argv))
 
 
 def load_config(file: Path) -> ml_collections.ConfigDict:

@@ -10,24 +10,21 @@ import numpy as np
 from stlm_jax.runtime.files import write_atomically
 from stlm_jax.runtime.progress import note
 
-FILE = "metrics.jsonl"
-
 
 class MetricWriter:
-    """Writes `<directory>/metrics.jsonl` and TensorBoard events beside it.
+    """Writes a file of JSON lines and TensorBoard events beside it.
 
     Lines of steps after `start` are dropped first: a resumed run repeats those steps, and every
     step must appear once.
     """
 
-    def __init__(self, directory: Path, start: int = 0, events: bool = True):
-        """Opens the files of `directory`; `start` is the step that training resumes from."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / FILE
+    def __init__(self, path: Path, start: int = 0):
+        """Opens the file `path`; `start` is the step that training resumes from."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, start)))
         self._file = path.open("a", encoding="utf-8")
         purged = {"purge_step": start + 1} if start else {}
-        self._events = event_writer(directory, **purged) if events else None
+        self._events = event_writer(path.parent, **purged)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line `{"step": step, name: value, …}` and the same events."""

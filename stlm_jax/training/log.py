@@ -12,6 +12,7 @@ import jax
 from stlm_jax.runtime.metric_writer import MetricWriter
 from stlm_jax.runtime.progress import Progress
 from stlm_jax.runtime.timer import Timer
+from stlm_jax.workdir import TRAINING_METRICS
 
 _SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
 
@@ -29,7 +30,7 @@ class TrainingLog:
 
     def __init__(self, category: str, total: int, start: int, folder: Path):
         """Goes on after step `start` of `total`."""
-        self.writer = MetricWriter(folder, start)
+        self.writer = MetricWriter(folder / TRAINING_METRICS, start)
         self._progress = Progress(f"train {category}", total, start, "step")
         self._timer = Timer(start)
         self._waiting: tuple[int, Mapping[str, jax.Array]] | None = None

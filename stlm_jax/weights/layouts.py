@@ -14,12 +14,10 @@ import ml_collections
 from flax import traverse_util
 
 from stlm_jax.config import default
-from stlm_jax.models.build import ENCODERS, SAM_VARIANTS, SamVariant, build_sam, build_stlm
-from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.models.build import ENCODERS, SAM_VARIANTS, SamVariant
 from stlm_jax.models.tiny_vit import TinyViT
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.names import torch_name, torch_shape
-from stlm_jax.weights.unused import Spec, unused_tensors
 
 SAM_LAYOUTS = {  # the published name, the name in `build.SAM_VARIANTS`
     "mobile_sam": "mobile_sam",
@@ -56,17 +54,6 @@ def used_shapes(variables: Mapping[str, Any]) -> dict[str, Shape]:
     leaves = traverse_util.flatten_dict(variables)
     names = table(variables)
     return {name: torch_shape(path[-1], leaves[path].shape) for path, name in names.items()}
-
-
-def published_tensors(layout: str) -> dict[str, Spec]:
-    """Name, shape and dtype of every tensor of a published layout."""
-    stlm = layout in STLM_LAYOUTS
-    model = build_stlm(default()) if stlm else build_sam(SAM_LAYOUTS[layout])
-    used = used_shapes(variable_shapes(model))
-    tensors = {name: Spec(shape) for name, shape in used.items()} | unused_tensors(used)
-    if layout in (TWO_STREAM, SEGMENTATION):
-        return dict(zip((TWO_STREAM, SEGMENTATION), split(tensors), strict=True))[layout]
-    return tensors
 
 
 def split(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

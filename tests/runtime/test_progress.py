@@ -108,12 +108,12 @@ def test_progress_starts_no_thread(log):
 
 
 def test_a_resumed_writer_drops_the_steps_it_will_repeat_and_cut_lines(tmp_path):
-    with MetricWriter(tmp_path) as writer:
+    with MetricWriter(tmp_path / "metrics.jsonl") as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": float(step)})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 1, "lo')
-    with MetricWriter(tmp_path, start=2) as writer:
+    with MetricWriter(tmp_path / "metrics.jsonl", start=2) as writer:
         writer.write(3, {"loss": 30.0})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
@@ -122,7 +122,7 @@ def test_a_resumed_writer_drops_the_steps_it_will_repeat_and_cut_lines(tmp_path)
 
 def test_without_tensorboardx_the_writer_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
-    with MetricWriter(tmp_path) as writer:
+    with MetricWriter(tmp_path / "metrics.jsonl") as writer:
         writer.write(1, {"loss": 1.0})
     assert "stlm_jax[report]" in capsys.readouterr().err
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 1.0}\n'

@@ -66,7 +66,7 @@ def step(config, model):
 def test_a_preview_shows_what_the_step_saw(config, model, step, tmp_path):
     batch, state, seen = step
     assert seen["mask"].any() and not np.array_equal(seen["pseudo"], batch["image"])
-    with MetricWriter(tmp_path) as writer:
+    with MetricWriter(tmp_path / "metrics.jsonl") as writer:
         Previews(config, model).write(writer, STEP, state, batch)
     _, images = event_files.read(tmp_path)
     assert list(images) == [(f"preview/{index}", STEP) for index in range(4)]
@@ -93,7 +93,7 @@ def test_training_goes_on_without_the_library_that_draws(
     _font.cache_clear()  # it ships the font
     previews = Previews(config, model)
     batch, state, _ = step
-    with MetricWriter(tmp_path) as writer:
+    with MetricWriter(tmp_path / "metrics.jsonl") as writer:
         previews.write(writer, STEP, state, batch)
     assert not event_files.read(tmp_path)[1]
     assert capsys.readouterr().err.count("no previews: ") == 1
