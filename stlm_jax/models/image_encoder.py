@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from stlm_jax.models.layers import (
     LAYER_NORM_2D_EPSILON,
@@ -11,9 +12,10 @@ from stlm_jax.models.layers import (
     MLPBlock,
     Neck,
     merge_windows,
+    normal,
     partition_windows,
-    shape_only,
     softmax_attention,
+    zeros,
 )
 from stlm_jax.models.resize import resize_bilinear, resize_linear
 
@@ -47,17 +49,27 @@ class Attention(nn.Module):
         count, height, width, channels = x.shape
         depth = channels // self.heads
         table_shape = (2 * self.table_size - 1, depth)
-        table_h = self.param("rel_pos_h", shape_only, table_shape)
-        table_w = self.param("rel_pos_w", shape_only, table_shape)
+        table_h = self.param("rel_pos_h", zeros, table_shape)
+        table_w = self.param("rel_pos_w", zeros, table_shape)
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(count, height * width, 3, self.heads, depth).transpose(2, 0, 3, 1, 4)
         query, key, value = qkv  # (N, heads, h*w, D)
-        grid = query.reshape(count, self.heads, height, width, depth).astype(jnp.float32)
-        rel_h = jnp.einsum("nayxd,ykd->nayxk", grid, relative_positions(table_h, height))
-        rel_w = jnp.einsum("nayxd,xkd->nayxk", grid, relative_positions(table_w, width))
-        bias = rel_h[..., :, None] + rel_w[..., None, :]  # (N, heads, h, w, h, w)
-        bias = bias.reshape(count, self.heads, height * width, height * width)
-        y = softmax_attention(query, key, value, depth**-0.5, bias)
+        tables = relative_positions(table_h, height), relative_positions(table_w, width)
+
+        def attend(query, key, value):  # (N, heads, L, depth) each
+            grid = query.reshape(count, -1, height, width, depth).astype(jnp.float32)
+            rel_h = jnp.einsum("nayxd,ykd->nayxk", grid, tables[0])
+            rel_w = jnp.einsum("nayxd,xkd->nayxk", grid, tables[1])
+            bias = rel_h[..., :, None] + rel_w[..., None, :]  # (N, heads, h, w, h, w)
+            bias = bias.reshape(*query.shape[:3], height * width)
+            return softmax_attention(query, key, value, depth**-0.5, bias)
+
+        def attend_by_head(*arrays):
+            # Bias and logits of all heads of ViT-B at 1024 px are 0.8 GB each, and there are three.
+            by_head = [jnp.moveaxis(x, 1, 0)[:, :, None] for x in arrays]
+            return jnp.moveaxis(lax.map(lambda head: attend(*head), by_head)[:, :, 0], 0, 1)
+
+        y = lax.platform_dependent(query, key, value, cpu=attend_by_head, default=attend)
         y = y.transpose(0, 2, 1, 3).reshape(count, height, width, channels)
         return nn.Dense(channels, dtype=self.dtype, name="proj")(y)
 
@@ -107,7 +119,7 @@ class ImageEncoderViT(nn.Module):
         del train  # there is no batch statistic and no dropout in it
         grid = self.trained_size // PATCH
         x = PatchProjection(self.embed_dim, self.dtype, name="patch_embed")(x)
-        positions = self.param("pos_embed", shape_only, (1, grid, grid, self.embed_dim))
+        positions = self.param("pos_embed", normal(0.02), (1, grid, grid, self.embed_dim))
         x = x + resize_bilinear(positions, x.shape[1:3]).astype(self.dtype)
         for index in range(self.depth):
             is_global = index in self.global_blocks

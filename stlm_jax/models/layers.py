@@ -13,9 +13,9 @@ from jax import lax
 
 Dtype = Any
 
-# Modules declare parameters by their shapes; the values come from `models/initialization.py`, or
-# from a checkpoint.
-shape_only = nn.initializers.zeros
+# Training starts from `models/initialization.py`, which fills every parameter by published rules.
+# What flax draws at `init`, here and in nn.Conv and nn.Dense, gives shapes and a plain other start.
+ones, zeros, normal = nn.initializers.ones, nn.initializers.zeros, nn.initializers.normal
 
 TORCH_LAYER_NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's default; flax's is 1e-6
 LAYER_NORM_2D_EPSILON = 1e-6  # SAM's LayerNorm2d
@@ -39,8 +39,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Normalises (..., C)."""
-        scale = self.param("scale", shape_only, (x.shape[-1],))
-        bias = self.param("bias", shape_only, (x.shape[-1],))
+        scale = self.param("scale", ones, (x.shape[-1],))
+        bias = self.param("bias", zeros, (x.shape[-1],))
         x = x.astype(jnp.float32)
         mean = x.mean(-1, keepdims=True)
         centred = x - mean
@@ -62,10 +62,10 @@ class BatchNorm(nn.Module):
     def __call__(self, x, train: bool):
         """Normalises (N, H, W, C); with `train`, by the batch, and updates `batch_stats`."""
         channels = x.shape[-1]
-        scale = self.param("scale", shape_only, (channels,))
-        bias = self.param("bias", shape_only, (channels,))
+        scale = self.param("scale", ones, (channels,))
+        bias = self.param("bias", zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_var = self.variable("batch_stats", "var", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         x = x.astype(jnp.float32)
         if train:
             axes = tuple(range(x.ndim - 1))
@@ -192,7 +192,7 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x):
         """(N, H, W, C) to (N, H/stride, W/stride, C)."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
-        kernel = self.param("kernel", shape_only, shape)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         x, kernel, stride = x.astype(self.dtype), kernel.astype(self.dtype), self.stride
         if _always_grouped.get():
             return _grouped_depthwise(x, kernel, stride)

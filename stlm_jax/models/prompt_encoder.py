@@ -5,7 +5,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from stlm_jax.models.layers import shape_only
+from stlm_jax.models.layers import normal
 
 
 class PositionEmbeddingRandom(nn.Module):
@@ -20,7 +20,7 @@ class PositionEmbeddingRandom(nn.Module):
     def __call__(self, size: tuple[int, int]):
         """The encoding of a map, (h, w, channels) float32."""
         shape = (2, self.channels // 2)
-        matrix = self.param("positional_encoding_gaussian_matrix", shape_only, shape)
+        matrix = self.param("positional_encoding_gaussian_matrix", normal(1.0), shape)
         height, width = size
         y = (np.arange(height, dtype=np.float32) + 0.5) / height
         x = (np.arange(width, dtype=np.float32) + 0.5) / width

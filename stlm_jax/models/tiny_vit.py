@@ -15,8 +15,8 @@ from stlm_jax.models.layers import (
     gelu,
     merge_windows,
     partition_windows,
-    shape_only,
     softmax_attention,
+    zeros,
 )
 
 
@@ -105,7 +105,7 @@ class Attention(nn.Module):
         """(windows, window², C) to the same."""
         count, length, channels = x.shape
         depth = channels // self.heads
-        biases = self.param("attention_biases", shape_only, (self.heads, self.window**2))
+        biases = self.param("attention_biases", zeros, (self.heads, self.window**2))
         row, column = np.divmod(np.arange(length), self.window)
         offsets = np.abs(row[:, None] - row) * self.window + np.abs(column[:, None] - column)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)

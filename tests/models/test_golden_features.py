@@ -9,6 +9,7 @@ from stlm_jax.config import default
 from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.models.segmentation import cosine_distance_map
+from stlm_jax.runtime.compilation import jit
 
 TOLERANCE = 1e-4
 
@@ -29,7 +30,7 @@ def test_teacher_features(golden, relative_error, layout, name, image_seed):
     sam = build_sam(name)
     tensors = golden.state_dict(golden.load_manifest(layout), seed=0)
     variables = sam_variables(tensors, sam)
-    features = jax.jit(sam.apply)(variables, golden.image(1024, 1024, image_seed))
+    features = jit(sam.apply)(variables, golden.image(1024, 1024, image_seed))
     with np.load(golden.folder / f"{layout}_1024.npz") as expected:
         for level, feature in enumerate(features, 1):
             name = f"feature{level}"
@@ -51,7 +52,7 @@ def test_two_stream_maps_and_scores(golden, relative_error, published_stlm):
     model, variables = published_stlm
     predict = make_predict_fn(default(), model)
 
-    @jax.jit
+    @jit
     def both(variables, image):
         return predict(variables, image, (1024, 1024)), model.apply(variables, image)
 
