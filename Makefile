@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_WORKDIR ?= runs/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-fast test-slow lint bench clean
 
 # Every extra that development needs; `make demo` installs less.
 setup: $(VENV)/.test
@@ -28,6 +28,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
+# Most of what a change breaks, in about two minutes.
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest --fast --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
@@ -41,6 +45,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.data_pipeline
 	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.code_size
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

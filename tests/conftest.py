@@ -5,26 +5,39 @@ import pathlib
 import shutil
 import tempfile
 
+import filelock
 import jax
 import pytest
 
 from stlm_jax.runtime.host_memory import keep_freed_memory
 
-# Files that take half a minute or more, the longest first, so that two workers end together. The
-# first two have no compiled program in common; the others use those of the first.
+# Files that take longest, in an order that has two workers end together: the first two have no
+# compiled program in common, the others use those of the first. `--fast` leaves all out but one.
 LONG_FILES = (
     "test_cli.py",
     "test_demo_teacher.py",
-    "test_onnx.py",
     "test_resume.py",
-    "test_golden_features.py",
-    "test_detector.py",
+    "test_onnx.py",
     "test_description.py",
+    "test_detector.py",
+    "test_golden_features.py",
     "test_calibrated_run.py",
     "test_stablehlo.py",
+    "test_checkpoints_in_config.py",
+    "test_train.py",
+    "test_pseudo_anomaly.py",
+    "test_any_size.py",
+    "test_identity.py",
+    "test_bad_input.py",
     "test_partial_truth.py",
+    "test_torch_stlm.py",
+    "test_demo_student.py",
     "test_processes.py",
+    "test_previews.py",
+    "test_dtype_policy.py",
+    "test_accumulator.py",
 )
+OF_FAST = "test_cli.py"
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden"
 
@@ -43,8 +56,16 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="leave out the files that take longest")
+
+
+def pytest_collection_modifyitems(config, items):
     """Long files first; the tests of a file keep their order."""
+    if config.getoption("--fast"):
+        left_out = set(LONG_FILES) - {OF_FAST}
+        config.hook.pytest_deselected(items=[i for i in items if i.path.name in left_out])
+        items[:] = [item for item in items if item.path.name not in left_out]
     rank = {name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
@@ -85,14 +106,23 @@ def relative_error_fixture():
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory):
-    """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`."""
+def finished_run(tmp_path_factory, worker_id):
+    """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`.
+
+    One worker trains it, the others wait and take a copy, which a test may add to.
+    """
     from miniature import write_config, write_dataset
 
     from stlm_jax.main import main
 
-    folder = tmp_path_factory.mktemp("finished")
-    write_dataset(folder / "data")
-    config = write_config(folder / "tiny.py", folder / "data")
-    assert main(["main", f"--config={config}", f"--workdir={folder / 'run'}"]) == 0
+    base = tmp_path_factory.getbasetemp()
+    master = (base if worker_id == "master" else base.parent) / "trained_once"
+    with filelock.FileLock(f"{master}.lock"):
+        if not (master / "run/results/table.md").exists():
+            write_dataset(master / "data")
+            config = write_config(master / "tiny.py", master / "data")
+            assert main(["main", f"--config={config}", f"--workdir={master / 'run'}"]) == 0
+    folder = tmp_path_factory.mktemp("finished") / "copy"
+    shutil.copytree(master, folder)
+    write_config(folder / "tiny.py", folder / "data")
     return folder

@@ -46,8 +46,6 @@ def test_a_run_shows_the_table_and_writes_the_profile_asked_for(place, capsys):
     assert main(command(place, "profiled", *options)) == 0
     assert re.search(r"^parameters +\d", capsys.readouterr().err, re.M)
     assert list((place / "profiled/disc/profile").rglob("*.xplane.pb"))
-    assert main(command(place, "plain", "--config.train.steps=1")) == 0
-    assert not (place / "plain/disc/profile").exists()
 
 
 def test_a_transfer_that_nobody_asked_for_is_an_error(place, monkeypatch):
