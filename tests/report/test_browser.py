@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from small_results import MOST_WRONG_FIRST, category, image, run
@@ -34,8 +35,9 @@ def browser():
 def address(tmp_path_factory):
     """A category of good images only, another, and one with lower metrics and no AUPRO."""
     brick = category("brick")
-    metrics = {name: value - 0.1 for name, value in brick.metrics.items()}
-    tile = category("tile", metrics=metrics | {"aupro": math.nan})
+    lower = {name: value - 0.1 for name, value in brick.result.values.items()}
+    result = replace(brick.result, values=lower | {"aupro": math.nan})
+    tile = category("tile", result=result)
     good = category("a long name of a category", images=[image("good/0", 0.2)])
     path = tmp_path_factory.mktemp("work") / "run" / "results" / "report.html"
     return write_report(path, run(good, brick, tile)).as_uri()
