@@ -5,11 +5,7 @@ import math
 import numpy as np
 
 from stlm_jax.config import default
-from stlm_jax.evaluation.results import (
-    CategoryResult,
-    ImageResult,
-    RunResult,
-)
+from stlm_jax.evaluation.results import CategoryResult, ImageResult, RunResult
 from stlm_jax.inference.cost import Cost
 from stlm_jax.metrics.accumulator import Accumulator
 from stlm_jax.weights.description import Calibration
