@@ -9,12 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conversion.exports.arguments import (
-    export_parser,
-    load_exportable,
-    report_export,
-    run_command,
-)
+from conversion.exports.arguments import export_parser, load_exportable, report_export, run_command
 from conversion.exports.checks import AUROC
 from conversion.exports.images import calibration_images, run_records
 from stlm_jax.runtime.errors import UserError

@@ -13,12 +13,7 @@ from pathlib import Path
 
 import jax
 
-from conversion.exports.arguments import (
-    export_parser,
-    load_exportable,
-    report_export,
-    run_command,
-)
+from conversion.exports.arguments import export_parser, load_exportable, report_export, run_command
 from conversion.exports.checks import (
     cpu_device,
     differences,

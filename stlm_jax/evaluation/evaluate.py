@@ -12,11 +12,7 @@ from stlm_jax.data import dataset
 from stlm_jax.data.records import Record
 from stlm_jax.evaluation.calibrate import load_or_calibrate
 from stlm_jax.evaluation.measure import measure
-from stlm_jax.evaluation.results import (
-    CategoryResult,
-    PanelImage,
-    RunResult,
-)
+from stlm_jax.evaluation.results import CategoryResult, PanelImage, RunResult
 from stlm_jax.inference.predictor import Predictor
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.gather import gather
