@@ -111,7 +111,7 @@ def finished_run(tmp_path_factory, worker_id):
 
     One worker trains it, the others wait and take a copy, which a test may add to.
     """
-    from miniature import write_config, write_dataset
+    from miniature import write_config, write_set
 
     from stlm_jax.main import main
 
@@ -119,8 +119,7 @@ def finished_run(tmp_path_factory, worker_id):
     master = (base if worker_id == "master" else base.parent) / "trained_once"
     with filelock.FileLock(f"{master}.lock"):
         if not (master / "run/results/table.md").exists():
-            write_dataset(master / "data")
-            config = write_config(master / "tiny.py", master / "data")
+            config = write_set(master)
             assert main(["main", f"--config={config}", f"--workdir={master / 'run'}"]) == 0
     folder = tmp_path_factory.mktemp("finished") / "copy"
     shutil.copytree(master, folder)

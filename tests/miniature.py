@@ -29,6 +29,12 @@ def get_config():
 """
 
 
+def write_set(folder: pathlib.Path, categories=CATEGORIES) -> pathlib.Path:
+    """The data set and `tiny.py`, a configuration of it, in a folder; the configuration's path."""
+    write_dataset(folder / "data")
+    return write_config(folder / "tiny.py", folder / "data", categories)
+
+
 def write_dataset(root: pathlib.Path) -> None:
     """Two categories of noise in MVTec AD's layout; the defects are bright squares."""
     rng = np.random.default_rng(0)

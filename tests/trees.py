@@ -6,6 +6,16 @@ import numpy as np
 from PIL import Image
 
 SIZE = (12, 10)  # width, height
+NUT = """
+    nut/train/good/000.png
+    nut/train/good/001.png
+    nut/train/good/002.png
+    nut/test/good/000.png
+    nut/test/cut/000.png
+    nut/test/cut/001.png
+    nut/ground_truth/cut/000_mask.png = 0 255
+    nut/ground_truth/cut/001_mask.png = 0 0 255
+"""  # a category in MVTec AD's layout, for `write_files`
 
 
 def write_files(root: pathlib.Path, names: str) -> pathlib.Path:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from stlm_jax.data.records import Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 
 # PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -73,7 +73,7 @@ def _guarded(path: ImageFile, read: Callable[[], T]) -> T:
             "cut it into smaller images"
         ) from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ImageError(f"cannot read {path} as an image ({reason}): replace the file") from error
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 
 INFO = "dataset_info.json"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -77,7 +77,7 @@ def builder(folder: str) -> Any:
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:
-        raise UserError(f"{folder}: not a data set of TFDS ({_first_line(error)})") from error
+        raise UserError(f"{folder}: not a data set of TFDS ({first_line(error)})") from error
 
 
 @functools.cache
@@ -118,7 +118,3 @@ def images_of(name: str) -> list[StoredFile]:
         for split in sorted(splits)
         for index in range(len(examples(folder, split)))
     ]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

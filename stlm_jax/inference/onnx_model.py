@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.weights.description import Description
 from stlm_jax.weights.file import check_format
 
@@ -46,8 +46,7 @@ class OnnxModel:
         except UserError:
             raise
         except Exception as error:  # onnxruntime has a dozen types for a damaged file
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: onnxruntime cannot read it ({reason})") from error
+            raise UserError(f"{path}: onnxruntime cannot read it ({first_line(error)})") from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         check_format(path, self.metadata, "a detector exported by conversion.to_onnx")
         self.description = Description.read(path, self.metadata)

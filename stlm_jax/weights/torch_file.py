@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.weights.file import LazyTensor, is_ours, is_safetensors, open_safetensors
 
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the state dict
@@ -70,7 +70,7 @@ def _load(path: str | Path) -> Any:
             "save the model's state_dict() alone"
         ) from error
     except Exception as error:
-        reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
+        reason = first_line(error).split(". ")[0]
         raise UserError(f"{path}: truncated, or not a torch checkpoint ({reason})") from error
 
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from trees import write_files, write_image
+from trees import NUT, write_files, write_image
 
 from stlm_jax.commands import build_tfds, check_data
 from stlm_jax.config import default
@@ -23,15 +23,8 @@ from stlm_jax.data.textures import read_texture_bank
 from stlm_jax.runtime.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-TREE = """
-    nut/train/good/000.png
-    nut/train/good/001.png
-    nut/train/good/002.png
-    nut/test/cut/000.png
-    nut/test/cut/001.png
-    nut/test/good/000.png
-    nut/ground_truth/cut/000_mask.png = 0 255
-    nut/ground_truth/cut/001_mask.png = 0 0 255
+TREE = f"""
+    {NUT}
     écrou M8/train/good/a b.png
     écrou M8/train/good/ü.bmp
     écrou M8/test/good/000.tif

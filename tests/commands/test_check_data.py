@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from trees import SIZE, write_files, write_image
+from trees import NUT, SIZE, write_files, write_image
 
 from stlm_jax.commands import check_data
 from stlm_jax.data import dataset
@@ -18,16 +18,6 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.settings import parse
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-TREE = """
-    nut/train/good/000.png
-    nut/train/good/001.png
-    nut/train/good/002.png
-    nut/test/good/000.png
-    nut/test/cut/000.png
-    nut/test/cut/001.png
-    nut/ground_truth/cut/000_mask.png = 0 255
-    nut/ground_truth/cut/001_mask.png = 0 0 255
-"""
 CONFIG = """
 from stlm_jax.config import default
 
@@ -44,7 +34,7 @@ def get_config():
 
 @pytest.fixture
 def root(tmp_path):
-    return write_files(tmp_path / "data", TREE)
+    return write_files(tmp_path / "data", NUT)
 
 
 def arguments(root, *options, source="mvtec_ad"):

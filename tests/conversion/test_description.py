@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from miniature import write_config, write_dataset
+from miniature import write_set
 from small_student import make_student
 
 from conversion import from_torch, to_onnx, to_stablehlo, to_torch
@@ -36,8 +36,7 @@ def run_command(module, *arguments):
 def place(tmp_path_factory):
     """The miniature set, and a run of a drawn student that evaluation has calibrated."""
     folder = tmp_path_factory.mktemp("described")
-    write_dataset(folder / "data")
-    write_config(folder / "tiny.py", folder / "data", ["disc"])
+    write_set(folder, ["disc"])
     command = [
         "main", f"--config={folder / 'tiny.py'}", f"--workdir={folder / 'run'}", "--mode=evaluate",
         "--config.data.geometry=pad", "--config.evaluate.score_top_k=7",

@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from miniature import write_config, write_dataset
+from miniature import write_set
 from PIL import Image
 
 from stlm_jax.data import dataset
@@ -62,8 +62,7 @@ def compiled_once():
 def place(tmp_path_factory):
     """The miniature set, and a run that shows its images padded."""
     folder = tmp_path_factory.mktemp("calibrated")
-    write_dataset(folder / "data")
-    write_config(folder / "tiny.py", folder / "data")
+    write_set(folder)
     assert main(command(folder, *KEYS)) == 0
     return folder
 

@@ -15,7 +15,7 @@ import event_files
 import jax
 import numpy as np
 import pytest
-from miniature import write_config, write_dataset
+from miniature import write_config, write_set
 
 from stlm_jax.main import main
 from stlm_jax.models.build import build_stlm
@@ -31,8 +31,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
-    write_dataset(folder / "data")
-    write_config(folder / "tiny.py", folder / "data", ["disc"])
+    write_set(folder, ["disc"])
     return folder
 
 

@@ -5,7 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from miniature import write_config, write_dataset
+from miniature import write_set
 
 from stlm_jax.config import default
 from stlm_jax.main import main
@@ -17,8 +17,7 @@ from stlm_jax.training.state import parameter_table
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
-    write_dataset(folder / "data")
-    write_config(folder / "tiny.py", folder / "data", ["disc"])
+    write_set(folder, ["disc"])
     return folder
 
 
