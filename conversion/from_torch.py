@@ -27,6 +27,7 @@ def convert_file(
     checkpoint = open_checkpoint(source, segmentation, layout)
     entries = list(checkpoint.entries(jnp.dtype(dtype)))
     write_weights(destination, entries, checkpoint.metadata)
+    checkpoint.tell_unproven()
     size = destination.stat().st_size / 1e6
     note(f"wrote {destination}: {checkpoint.layout}, {len(entries)} tensors, {size:.1f} MB")
 

@@ -25,10 +25,12 @@ from conversion.exports.checks import (
 from conversion.exports.export_fn import input_shape, make_export_fn
 from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
 from stlm_jax.inference.predict_views import PredictFn
+from stlm_jax.inference.stablehlo_model import file_digest
 from stlm_jax.inference.trained_model import TrainedModel
 from stlm_jax.runtime.files import write_atomically
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.description import export_metadata
+from stlm_jax.weights.digest import FILE
 from stlm_jax.weights.sidecar import write_sidecar
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -62,7 +64,9 @@ def export_stablehlo(
         "platforms": list(platforms),
         "input": INPUT,
         "outputs": list(OUTPUTS),
+        FILE: file_digest(content),
     }
+    # In this order a start that is cut short leaves a pair that its digest refuses.
     write_atomically(path, content)
     write_sidecar(path, description)
     return figures

@@ -1,12 +1,14 @@
 """Flax weights as published checkpoints: `python -m conversion.to_torch CKPT OUT.pt`.
 
-What they cannot hold, an STLM's thresholds and how it was shown images, goes into `OUT.pt.json`.
+Besides the published tensors a file holds, as metadata that the published code does not see, what
+is known of an STLM (thresholds, how it was shown images) and a digest of all of it.
 The published layouts also hold tensors that STLM never computes with. They come from the weights
 file, if a published checkpoint brought them there; else they are zeros of the published shapes.
 """
 
 import functools
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +22,13 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
 from stlm_jax.runtime.progress import note, track
 from stlm_jax.weights import layouts
-from stlm_jax.weights.description import Description, export_metadata
+from stlm_jax.weights.description import MAKER, Description, export_metadata
+from stlm_jax.weights.digest import CONTENT, content_digest, tell_without_digest, tensor_digest
 from stlm_jax.weights.file import is_ours, nest, open_weights, write_safetensors
 from stlm_jax.weights.names import to_torch_layout
 from stlm_jax.weights.published import read_checkpoint
-from stlm_jax.weights.sidecar import write_sidecar
+from stlm_jax.weights.sidecar import SEGMENTATION, state_dict_metadata
+from stlm_jax.weights.torch_file import METADATA
 from stlm_jax.weights.unused import unused_tensors
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
@@ -68,7 +72,7 @@ def _in_torch_layout(tensor: Any, leaf: str) -> np.ndarray:
 
 
 class Model(NamedTuple):
-    """What there is to write of a model: `torch_tensors`' arguments, and what describes an STLM."""
+    """What there is to write of a model: `torch_tensors`' arguments, and a description if known."""
 
     variables: Mapping[str, Any]
     unused: Mapping[str, Any]
@@ -79,6 +83,8 @@ def open_model(path: Path) -> Model:
     """The model of a weights file, a published file or a trained run."""
     if is_ours(path):
         flat, unused, metadata = open_weights(path)
+        if CONTENT not in metadata:
+            tell_without_digest(path)
         return Model(nest(path, flat), unused, _description(path, metadata))
     if path.is_file():
         weights = read_checkpoint(path)
@@ -88,30 +94,42 @@ def open_model(path: Path) -> Model:
 
 
 def _description(path: Path, metadata: Mapping[str, str]) -> Description | None:
-    return Description.read(path, metadata) if metadata["kind"] == "stlm" else None
+    return Description.read(path, metadata) if "image_size" in metadata else None
 
 
-def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a torch or safetensors file, by the suffix of `path`, whole or not at all."""
+def write_state_dict(
+    path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> str:
+    """Writes a torch or safetensors file, by the suffix of `path`, whole or not at all.
+
+    Returns:
+        The digest of its content, which is in its metadata.
+    """
+    metadata = state_dict_metadata(description)
     if path.suffix == ".safetensors":
         entries = [(name, *tensor) for name, tensor in tensors.items()]
-        write_safetensors(path, entries, {"format": "pt"})
+        metadata = write_safetensors(path, entries, metadata)
     else:
         import torch
 
-        state_dict = {}
+        state_dict: OrderedDict[str, Any] = OrderedDict()
+        digests = {}
         for name, tensor in track(tensors.items(), path.name, unit="tensor"):
-            state_dict[name] = torch.from_numpy(np.array(tensor.read(), tensor.dtype, order="C"))
+            array = np.array(tensor.read(), tensor.dtype, order="C")
+            state_dict[name], digests[name] = torch.from_numpy(array), tensor_digest(array)
+        metadata[CONTENT] = content_digest(digests, metadata)
+        setattr(state_dict, METADATA, metadata)
         try:
             with open_atomically(path) as file:
                 torch.save(state_dict, file)
         except RuntimeError as error:  # torch's, in the place of a full disk's
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     note(f"wrote {path}: {len(tensors)} tensors, {path.stat().st_size / 1e6:.1f} MB")
+    return metadata[CONTENT]
 
 
 def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = None) -> None:
-    """Writes the published checkpoint of a model, and `output`.json of what describes an STLM.
+    """Writes the published checkpoint of a model, with what describes it.
 
     An STLM is one file of the layout `stlm`, or, with `segmentation`, the published pair: `output`
     of the two streams, `segmentation` of the FA module.
@@ -124,16 +142,16 @@ def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = Non
         check_output(segmentation, output)
     model = open_model(checkpoint)
     tensors = torch_tensors(model.variables, model.unused)
+    known = model.description
+    described = export_metadata(known, model.variables, "float32") if known else MAKER
     if segmentation is None:
-        write_state_dict(output, tensors)
-    else:
-        two_stream, fa_module = layouts.split(tensors)
-        if not fa_module:
-            raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
-        write_state_dict(output, two_stream)
-        write_state_dict(segmentation, fa_module)
-    if model.description:
-        write_sidecar(output, export_metadata(model.description, model.variables, "float32"))
+        write_state_dict(output, tensors, described)
+        return
+    two_stream, fa_module = layouts.split(tensors)
+    if not fa_module:
+        raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
+    other = write_state_dict(segmentation, fa_module, MAKER)
+    write_state_dict(output, two_stream, {**described, SEGMENTATION: other})
 
 
 def main(command_line: list[str] | None = None) -> int:
@@ -148,7 +166,7 @@ def main(command_line: list[str] | None = None) -> int:
         "output",
         type=Path,
         metavar="OUT",
-        help=".pt, .pth or .safetensors; OUT.json goes beside an STLM's",
+        help=".pt, .pth or .safetensors",
     )
     parser.add_argument(
         "--segmentation",

@@ -11,6 +11,7 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,12 @@ from conversion.torch_model.decoder import SharedDecoder
 from conversion.torch_model.segmentation import Segmentation, aggregate, cosine_distance_map
 from conversion.torch_model.tiny_vit import TinyViT
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.weights.names import UNUSED
-from stlm_jax.weights.sidecar import read_sidecar
+from stlm_jax.runtime.progress import note
+from stlm_jax.weights.description import Description
+from stlm_jax.weights.digest import CONTENT, tell_without_digest, weights_digest
+from stlm_jax.weights.names import UNUSED, flax_path, from_torch_layout
+from stlm_jax.weights.shapes import require_finite
+from stlm_jax.weights.sidecar import check_pair, read_description
 from stlm_jax.weights.torch_file import open_state_dict
 
 Path = str | pathlib.Path
@@ -87,9 +92,13 @@ class TorchStlm(nn.Module):
     """The two-stream model: images in, full-size anomaly maps and scores out.
 
     `encoderT` is the plain stream, `encoderS` the denoising stream, `model` the shared decoder.
-    The image score is the mean of the `score_top_k` largest pixels of the map.
+    The image score is the mean of the `score_top_k` largest pixels of the map. `description` is
+    what the file says of the model: the size and geometry of the squares that it was trained on,
+    and its thresholds; None where that is not known.
     """
 
+    description: Description | None = None
+    _has_warned = False
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -108,25 +117,39 @@ class TorchStlm(nn.Module):
     def load(cls, path: Path, segmentation: Path | None = None) -> "TorchStlm":
         """The model of a weights file, as `from_state_dict` makes it.
 
-        `score_top_k` is taken from `path`.json, where `conversion.to_torch` has left one.
+        What `conversion.to_torch` wrote into it is checked, and is then its `description`.
 
         Args:
             path: `.pt`, `.pth` or `.safetensors` file of both the two-stream tensors and, prefixed
                 'segmentation.', those of the FA module; or the published two-stream file.
             segmentation: the published FA file that belongs to a published two-stream file.
         """
-        tensors = open_state_dict(path)
+        tensors, metadata = open_state_dict(path)
+        opened = {path: metadata}
         if segmentation is not None:
-            other = open_state_dict(segmentation)
+            other, opened[segmentation] = open_state_dict(segmentation)
             tensors |= {f"segmentation.{name}": tensor for name, tensor in other.items()}
+        arrays = {name: np.array(x, np.float32) for name, x in tensors.items()}
         try:
-            model = cls.from_state_dict(
-                {name: torch.from_numpy(np.array(x, np.float32)) for name, x in tensors.items()}
-            )
+            model = cls.from_state_dict({name: torch.from_numpy(x) for name, x in arrays.items()})
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        model.score_top_k = read_sidecar(path).get("score_top_k", model.score_top_k)
+        described = read_description(path, metadata, lambda: _weights_digest(arrays))
+        if segmentation is not None:
+            check_pair(path, described, segmentation, opened[segmentation])
+        model._describe(path, described)
+        for file, said in opened.items():
+            if not described and CONTENT not in said:
+                tell_without_digest(file)
         return model
+
+    def _describe(self, path: Path, described: Mapping[str, Any]) -> None:
+        if "image_size" in described:
+            self.description = Description.read(path, described)
+            self.score_top_k = self.description.score_top_k
+        if self.description is None or self.description.calibration is None:
+            size = "" if self.description else ", nor the size of the images that it was trained on"
+            note(f"{path}: its thresholds are not known{size}; its scores are not judged")
 
     @classmethod
     def from_state_dict(cls, tensors: Tensors) -> "TorchStlm":
@@ -136,6 +159,8 @@ class TorchStlm(nn.Module):
         tensors may be among them, others that the model lacks may not.
         """
         used = {name: x for name, x in tensors.items() if not UNUSED.search(name)}
+        for name, tensor in used.items():
+            require_finite("state dict", name, tensor.detach().float().numpy())
         model = cls(Widths.of(used))
         try:
             model.load_state_dict(used, strict=True)
@@ -166,6 +191,7 @@ class TorchStlm(nn.Module):
             'anomaly_score_without_fa' (N,), float32.
         """
         plain, denoising = self.features(images)
+        self._compare_size(images)
         small_maps = {
             "": self.segmentation(aggregate(plain, denoising)),
             "_without_fa": cosine_distance_map(plain, denoising),
@@ -176,7 +202,38 @@ class TorchStlm(nn.Module):
             largest = full.flatten(1).topk(min(self.score_top_k, full[0].numel())).values
             result[f"anomaly_map{suffix}"] = full
             result[f"anomaly_score{suffix}"] = largest.mean(1)
+        _require_finite_maps(result)
         return result
+
+    def _compare_size(self, images: torch.Tensor) -> None:
+        known, (height, width) = self.description, images.shape[1:3]
+        if known and (height, width) != (known.image_size,) * 2 and not self._has_warned:
+            self._has_warned = True
+            note(
+                f"warning: images of {height}x{width} px, but the model was trained at "
+                f"{known.image_size}x{known.image_size}: its thresholds do not hold"
+            )
+
+
+def _weights_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """The digest of these tensors of the published names as variables of the Flax model."""
+    variables = {}
+    for name, x in tensors.items():
+        if not UNUSED.search(name):
+            path = flax_path(name, x.ndim)
+            variables["/".join(path)] = from_torch_layout(path[-1], x)
+    return weights_digest(variables)
+
+
+def _require_finite_maps(result: Mapping[str, torch.Tensor]) -> None:
+    for values in result.values():
+        finite = values.detach().reshape(len(values), -1).isfinite().all(1)
+        if not finite.all():
+            first = int(finite.logical_not().nonzero()[0, 0]) + 1
+            raise UserError(
+                f"image {first} of {len(finite)}: its anomaly map or score is not finite; the "
+                "weights are not those of a trained model"
+            )
 
 
 def _check(images: torch.Tensor) -> None:

@@ -20,10 +20,11 @@ from conversion.onnx.float16 import to_float16
 from conversion.onnx.graph import build_graph
 from conversion.onnx.int8 import to_int8
 from stlm_jax.data.records import Record
-from stlm_jax.inference.onnx_model import open_session, run
+from stlm_jax.inference.onnx_model import NO_DIGEST, open_session, run, with_digest
 from stlm_jax.inference.trained_model import TrainedModel
 from stlm_jax.runtime.files import write_atomically
 from stlm_jax.weights.description import export_metadata, text_values
+from stlm_jax.weights.digest import FILE
 
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2}  # relative L2; int8's loss is only reported
 _COMPARED = 3  # calibration images
@@ -61,8 +62,8 @@ def export_onnx(
     elif calibration is not None:
         model = to_int8(model, calibration)
     description = export_metadata(trained.description, trained.variables, precision)
-    model.metadata_props.update(text_values(description))
-    content = ir.to_proto(model).SerializeToString()
+    model.metadata_props.update(text_values({**description, FILE: NO_DIGEST}))
+    content = with_digest(ir.to_proto(model).SerializeToString())
     figures: dict[str, float] = {}
     if verify:
         figures = _verify(trained, content, calibration, evaluation)

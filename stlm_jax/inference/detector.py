@@ -11,8 +11,15 @@ from PIL import Image
 
 from stlm_jax.data.images import resize_images, resize_map
 from stlm_jax.data.reader import ImageReader, View
+from stlm_jax.inference import stablehlo_model
 from stlm_jax.inference.predict_fn import make_predict_fn
-from stlm_jax.inference.predict_views import ImageMaps, PredictFn, pad_batch, predict_views
+from stlm_jax.inference.predict_views import (
+    ImageMaps,
+    PredictFn,
+    pad_batch,
+    predict_views,
+    require_finite_maps,
+)
 from stlm_jax.inference.trained_model import check_image_size, load_trained
 from stlm_jax.runtime.compilation import jit
 from stlm_jax.runtime.errors import UserError
@@ -81,18 +88,22 @@ class Detector:
         """Loads a detector.
 
         Args:
-            path: an `.onnx` of `conversion.to_onnx`, or what `trained_model.load_trained` takes.
+            path: an `.onnx` of `conversion.to_onnx`, a `.stablehlo` of `conversion.to_stablehlo`,
+                or what `trained_model.load_trained` takes.
             segmentation: the FA module's torch file, where it is a file of its own.
-            image_size: side in pixels; default: that of training. An `.onnx` has a fixed one.
+            image_size: side in pixels; default: that of training, and a UserError where the file
+                does not say it. An export has a fixed one.
         """
         if Path(path).suffix == ".onnx":
             from stlm_jax.inference.onnx_model import OnnxModel  # needs the extra `export`
 
             onnx = OnnxModel(path)
-            fixed = onnx.description.image_size
-            if image_size not in (None, fixed):
-                raise UserError(f"{path}: exported for {fixed} px, not {image_size}")
+            _require_size(path, onnx.description, image_size)
             return cls(onnx, onnx.description)
+        if Path(path).suffix == stablehlo_model.SUFFIX:
+            exported = stablehlo_model.StablehloModel(path)
+            _require_size(path, exported.description, image_size)
+            return cls(exported, exported.description)
         trained = load_trained(path, segmentation, image_size)
         size = trained.config.image_size
         predict = jit(make_predict_fn(trained.config, trained.model), static_argnums=2)
@@ -103,6 +114,8 @@ class Detector:
         """Looks at images, uint8 (N, H, W, 3), RGB; they are made square as in training."""
         _check(images)
         results = list(self.views([self._reader.view_of(Image.fromarray(x)) for x in images]))
+        for number, result in enumerate(results, 1):
+            require_finite_maps(result._asdict(), f"image {number} of {len(images)}")
         scores = np.array([result.score for result in results])
         known = self.calibration
         return Detection(
@@ -150,6 +163,11 @@ class Sam:
             parts.append([np.asarray(level)[: len(batch)] for level in features])
         first_level, second_level = zip(*parts, strict=True)
         return np.concatenate(first_level), np.concatenate(second_level)
+
+
+def _require_size(path: str | Path, description: Description, size: int | None) -> None:
+    if size not in (None, description.image_size):
+        raise UserError(f"{path}: exported for {description.image_size} px, not {size}")
 
 
 def _power_of_two(count: int) -> int:

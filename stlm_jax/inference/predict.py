@@ -18,6 +18,7 @@ from stlm_jax.data.sources.registry import ALL
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.overlay import MapPictures
 from stlm_jax.inference import calibration, tiling
+from stlm_jax.inference.predict_views import require_finite_maps
 from stlm_jax.inference.predictor import Predictor
 from stlm_jax.inference.scores import largest, mean_of_largest
 from stlm_jax.runtime.errors import UserError
@@ -97,6 +98,7 @@ def predict_whole(
 
     for place, maps in enumerate(predictor(views())):
         index = numbers[place]
+        require_finite_maps(maps._asdict(), str(paths[index]))
         # Read again: keeping full-size images until their batch is done takes too much memory.
         image = read_image(paths[index], None)
         pictures = MapPictures(image, scale)
@@ -114,7 +116,8 @@ def predict_tiled(
     skips = dataset.skips(config)
     for index, image in readable(paths, lambda path: read_image(path, None), skips, ahead=0):
         pictures = MapPictures(image, scale)
-        yield index, pictures, _predict_tiles(config, predictor, image, pictures)
+        name = str(paths[index])
+        yield index, pictures, _predict_tiles(config, predictor, image, pictures, name)
 
 
 def _predict_tiles(
@@ -122,6 +125,7 @@ def _predict_tiles(
     predictor: Predictor,
     image: np.ndarray,
     pictures: MapPictures,
+    name: str,
 ) -> Scores:
     tile, top_k = config.predict.tile, config.evaluate.score_top_k
     height, width = image.shape[:2]
@@ -135,6 +139,7 @@ def _predict_tiles(
     highest = [np.empty(0, np.float32)] * len(_KINDS)
     # The pictures overwrite the image; no tile that is yet to be seen reaches above a done band.
     for first, band in tiling.blended_bands(height, width, tile, maps):
+        require_finite_maps({"map": band}, name)
         pictures.add(first, band[..., 0])
         for kind in range(len(_KINDS)):
             highest[kind] = largest([highest[kind], band[..., kind].ravel()], top_k)

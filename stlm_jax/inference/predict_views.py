@@ -10,6 +10,7 @@ import numpy as np
 from stlm_jax.data.geometry import Box
 from stlm_jax.data.reader import View
 from stlm_jax.inference.scores import mean_of_largest
+from stlm_jax.runtime.errors import UserError
 
 # (B, S, S, 3) uint8 to `map` (B, S, S) and `score` (B,); of our own models `map_without_fa` and
 # `score_without_fa` too.
@@ -67,6 +68,16 @@ def _images_of(batch: list[View], result: Mapping[str, Any], top_k: int) -> Iter
     for index, view in enumerate(batch):
         maps = ImageMaps(**{name: host[name][index] for name in ImageMaps._fields if name in host})
         yield _inside(maps, view.box, top_k)
+
+
+def require_finite_maps(maps: Mapping[str, Any], name: str) -> None:
+    """Raises UserError, naming the image, where a map or score of it is not finite."""
+    for values in maps.values():
+        if values is not None and not np.isfinite(values).all():
+            raise UserError(
+                f"{name}: the model's anomaly map or score of it is not finite, so it cannot be "
+                "judged: train the model again, or give whole weights"
+            )
 
 
 def _inside(maps: ImageMaps, box: Box, top_k: int) -> ImageMaps:

@@ -60,13 +60,13 @@ def load_trained(
             one), a weights file of this package, or a published torch file (`.pt`, `.pth`,
             `.safetensors`) of the two-stream model.
         segmentation: the published torch file of the FA module, where it is a file of its own.
-        image_size: side in pixels; default: the one of training, 1024 where that is not known. At
-            another one the thresholds do not hold, and there are none.
+        image_size: side in pixels; default: the one of training, and a UserError where that is
+            not known. At another one the thresholds do not hold, and there are none.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; give a run's category folder or a file")
-    trained = _from_run(path) if path.is_dir() else _from_file(path, segmentation)
+    trained = _from_run(path) if path.is_dir() else _from_file(path, segmentation, image_size)
     return trained if image_size is None else _resized(path, trained, image_size)
 
 
@@ -102,7 +102,7 @@ def _from_run(folder: Path) -> TrainedModel:
     return TrainedModel(model, variables, config, folder.name, calibration.load(folder))
 
 
-def _from_file(path: Path, segmentation: str | Path | None) -> TrainedModel:
+def _from_file(path: Path, segmentation: str | Path | None, image_size: int | None) -> TrainedModel:
     weights = read_file(path, segmentation)
     if weights.metadata["kind"] != "stlm":
         raise UserError(f"{path}: holds a SAM, not a trained STLM")
@@ -112,7 +112,14 @@ def _from_file(path: Path, segmentation: str | Path | None) -> TrainedModel:
         raise UserError(f"{path}: {error}") from None
     model = build_stlm(config)
     check_tree(path, weights.variables, variable_shapes(model))
+    if image_size is None and "image_size" not in weights.metadata:
+        raise UserError(
+            f"{path}: does not say at which image size it was trained: give it, --image_size=1024 "
+            "or image_size=1024 in Python (1024 is the published one)"
+        )
     known = Description.read(path, weights.metadata)
+    if known.calibration is None:
+        note(f"{path}: its thresholds are not known; its scores are not judged")
     config.image_size, config.data.geometry = known.image_size, known.geometry
     config.evaluate.score_top_k = known.score_top_k
     return TrainedModel(model, weights.variables, config, known.category, known.calibration)

@@ -26,6 +26,7 @@ from flax import serialization, traverse_util
 
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
+from stlm_jax.weights.shapes import require_finite
 
 _SEPARATOR = "/"
 _FORMAT = 2  # 1, of the last release: one item `state` for all, whose `hyper` was flat
@@ -180,6 +181,8 @@ class Checkpoints:
         for path in paths:
             if _describe(flat[path]) != saved[path]:
                 raise ValueError(f"{path} is not what was saved")
+            if name == _STUDENT:
+                require_finite(self.directory / str(step), path, flat[path])
         return _rebuild(template, {paths[path]: flat[path] for path in paths})
 
     def _require_known_format(self, step: int, number: int) -> None:

@@ -121,12 +121,13 @@ def _calibration(values: Mapping[str, Any]) -> Calibration | None:
     )
 
 
+MAKER = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": __version__}
+
+
 def export_metadata(description: Description, variables: Any, precision: str) -> dict[str, Any]:
     """What an export says of itself, by name; None of what is not known."""
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "version": __version__,
+        **MAKER,
         **description.values(),
         "precision": precision,
         "weights_sha256": weights_digest(variables),

@@ -3,7 +3,8 @@
 Tensors of a published checkpoint that STLM does not compute with are kept under 'unused/<torch
 name>', in torch's axis order. The metadata say `format` = 'stlm_jax', `kind` = 'sam' or 'stlm',
 `layout` = the published layout that it came from or '', `format_version`, `version` of the package,
-and what a writer adds.
+`content_sha256` = a digest of all of it (`digest.content_digest`), which readers check, and what a
+writer adds.
 """
 
 import dataclasses
@@ -23,6 +24,15 @@ from stlm_jax import __version__
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
 from stlm_jax.runtime.progress import track
+from stlm_jax.weights.digest import (
+    CONTENT,
+    LENGTH,
+    check_content,
+    content_digest,
+    tell_without_digest,
+    tensor_digest,
+)
+from stlm_jax.weights.shapes import require_finite
 
 FORMAT = "stlm_jax"
 FORMAT_VERSION = 1  # of files that say no number, too: those of the last release
@@ -47,15 +57,21 @@ Entry = tuple[str, tuple[int, ...], Any, Callable[[], np.ndarray]]
 class LazyTensor:
     """Shape known, content read by `np.asarray(tensor, dtype)`, each time anew.
 
-    What `read` gives may be a view of a memory-mapped file.
+    What `read` gives may be a view of a memory-mapped file. Numbers that are not finite are a
+    UserError that names `path` and the tensor's `name` there.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    path: object = ""
+    name: str = ""
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """NumPy's protocol."""
-        return np.array(self.read(), dtype, copy=copy)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            array = np.array(self.read(), dtype, copy=copy)
+        require_finite(self.path, self.name, array)
+        return array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +91,18 @@ class Weights:
 
 def write_safetensors(
     path: str | Path, tensors: Iterable[Entry], metadata: Mapping[str, str]
-) -> None:
+) -> dict[str, str]:
     """Writes a safetensors file, whole or not at all, with one tensor in memory at a time.
 
-    The library's own writer wants all of them at once, which for ViT-H is twice the file.
+    The library's own writer wants all of them at once, which for ViT-H is twice the file. Where
+    the metadata have an entry `digest.CONTENT`, the digest is put there. Returns the metadata.
     """
+    metadata = dict(metadata)
+    if CONTENT in metadata:
+        metadata[CONTENT] = "0" * LENGTH  # the place is kept until the tensors were written
     # Wide types first, so that every tensor is aligned.
     entries = sorted(tensors, key=lambda entry: -np.dtype(entry[2]).itemsize)
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, shape, dtype, _ in entries:
         if name in header:
@@ -92,6 +112,7 @@ def write_safetensors(
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _LENGTH.size)
+    digests: dict[str, str] = {}
     with open_atomically(path) as file:
         file.write(_LENGTH.pack(len(text)) + text)
         for name, shape, dtype, read in track(entries, Path(path).name, unit="tensor"):
@@ -99,6 +120,14 @@ def write_safetensors(
             if array.shape != tuple(shape):
                 raise ValueError(f"{name}: announced as {shape}, but it is {array.shape}")
             file.write(array.reshape(-1).view(np.uint8).data)
+            if CONTENT in metadata:
+                digests[name] = tensor_digest(array)
+        if CONTENT in metadata:
+            before = f'"{CONTENT}": "'.encode()
+            file.seek(_LENGTH.size + text.index(before) + len(before))
+            metadata[CONTENT] = content_digest(digests, metadata)
+            file.write(metadata[CONTENT].encode())
+    return metadata
 
 
 def write_weights(path: str | Path, tensors: Iterable[Entry], metadata: Mapping[str, str]) -> None:
@@ -106,11 +135,14 @@ def write_weights(path: str | Path, tensors: Iterable[Entry], metadata: Mapping[
     if metadata["kind"] not in KINDS:
         raise ValueError(f"kind {metadata['kind']!r}: must be one of {KINDS}")
     added = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "version": __version__}
-    write_safetensors(path, tensors, {"layout": "", **metadata, **added})
+    write_safetensors(path, tensors, {"layout": "", **metadata, **added, CONTENT: ""})
 
 
 def open_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str, str]]:
-    """The tensors of any safetensors file, memory-mapped, and its metadata."""
+    """The tensors of any safetensors file, memory-mapped, and its metadata.
+
+    Where there is a digest among the metadata, the content must be of it.
+    """
     try:
         file = safe_open(str(path), framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -123,9 +155,11 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
         if tensor.get_dtype() not in _READABLE:
             raise UserError(f"{path}: {name} is {tensor.get_dtype()}; store it as float32")
         tensors[name] = LazyTensor(
-            tuple(tensor.get_shape()), functools.partial(file.get_tensor, name)
+            tuple(tensor.get_shape()), functools.partial(file.get_tensor, name), path, name
         )
-    return tensors, file.metadata() or {}
+    metadata = file.metadata() or {}
+    check_content(path, tensors, metadata)
+    return tensors, metadata
 
 
 def check_format(path: str | Path, metadata: Mapping[str, Any], kind: str) -> None:
@@ -161,7 +195,10 @@ def read_weights(path: str | Path) -> Weights:
     for name, array in unused.items():
         if not np.issubdtype(array.dtype, np.integer):
             unused[name] = array.astype(np.float32)
-    return Weights(nest(path, variables), unused, metadata)
+    nested = nest(path, variables)
+    if CONTENT not in metadata:
+        tell_without_digest(path)
+    return Weights(nested, unused, metadata)
 
 
 def nest(path: str | Path, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Weights from a file of any kind."""
 
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights import layouts
 from stlm_jax.weights.file import Weights, is_ours, nest, read_weights
 from stlm_jax.weights.published import read_checkpoint
-from stlm_jax.weights.shapes import require_same_shapes
+from stlm_jax.weights.shapes import require_finite, require_same_shapes
 
 _ASSETS = pathlib.Path(__file__).resolve().parents[1] / "assets"
 DEMO_TEACHER = _ASSETS / "demo_teacher.npz"
@@ -26,14 +25,20 @@ Variables = dict[str, Any]
 
 
 def read_npz(path: str | pathlib.Path) -> Variables:
-    """Variables of an `.npz` whose keys are 'collection/module/…/leaf', as float32."""
+    """Variables of an `.npz` whose keys are 'collection/module/…/leaf', as float32.
+
+    Its archive holds a CRC-32 of every tensor, which is checked as they are read.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file, np.errstate(over="ignore"):
             flat = {name: file[name].astype(np.float32) for name in file.files}
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{path}: not a readable .npz weights file ({error})") from error
+    except Exception as error:  # archives, compression and arrays have each their own
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: damaged, or not an .npz weights file ({reason})") from error
+    for name, array in flat.items():
+        require_finite(path, name, array)
     return nest(path, flat)
 
 

@@ -21,6 +21,8 @@ UNUSED = re.compile(
     r"|^model\.image_encoder\."  # in STLM's checkpoints: MobileSAM's own encoder
 )
 
+_EMBEDDING = re.compile(r"(mask_tokens|iou_token|no_mask_embed)\.weight$")
+
 _KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}  # torch's OI to IO, OIHW to HWIO
 
 
@@ -29,6 +31,17 @@ def torch_name(path: tuple[str, ...]) -> str:
     modules, leaf = path[:-1], path[-1]
     name = ".".join((*modules, _LEAVES.get(leaf, leaf)))
     return re.sub(r"_(\d+)", r".\1", name)
+
+
+def flax_path(name: str, axes: int) -> tuple[str, ...]:
+    """The inverse of `torch_name`, its collection first, of a tensor of so many axes."""
+    *modules, leaf = re.sub(r"(?<!neck)\.(\d+)", r"_\1", name).split(".")
+    if leaf.startswith("running_"):
+        return "batch_stats", *modules, leaf.removeprefix("running_")
+    if leaf == "weight":
+        wide = "embedding" if _EMBEDDING.search(name) else "kernel"
+        leaf = wide if axes > 1 else "scale"
+    return "params", *modules, leaf
 
 
 def from_torch_layout(leaf: str, tensor: np.ndarray) -> np.ndarray:

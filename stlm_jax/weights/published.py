@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.progress import note
 from stlm_jax.weights import layouts
 from stlm_jax.weights.description import Description, text_values
-from stlm_jax.weights.digest import weights_digest
+from stlm_jax.weights.digest import CONTENT, tell_without_digest, weights_digest
 from stlm_jax.weights.file import UNUSED_FOLDER, Entry, LazyTensor, Weights, nest
 from stlm_jax.weights.names import from_torch_layout
 from stlm_jax.weights.shapes import require_same_shapes
-from stlm_jax.weights.sidecar import read_sidecar, sidecar_path
+from stlm_jax.weights.sidecar import check_pair, read_description
 from stlm_jax.weights.torch_file import open_state_dict
 from stlm_jax.weights.unused import Spec, unused_tensors
 
@@ -63,7 +62,8 @@ class PublishedCheckpoint:
         tensors: published name to tensor; the names of the layout `stlm` for an STLM.
         unused: the known-unused ones among them.
         target: shapes of the variables that the others fill.
-        known: of an STLM, what the description beside the file says, as metadata.
+        known: of an STLM, what the file says of it, or a description beside it, as metadata.
+        unproven: files of it that no digest shows to be whole.
     """
 
     layout: str
@@ -71,6 +71,7 @@ class PublishedCheckpoint:
     unused: dict[str, Spec]
     target: Target
     known: dict[str, str] = dataclasses.field(default_factory=dict)
+    unproven: tuple[str | Path, ...] = ()
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -99,7 +100,13 @@ class PublishedCheckpoint:
         unused = {
             name: np.array(self.tensors[name], spec.dtype) for name, spec in self.unused.items()
         }
+        self.tell_unproven()
         return Weights(variables, unused, self.metadata)
+
+    def tell_unproven(self) -> None:
+        """Notes which files carry no digest; after reading, so that an error comes alone."""
+        for path in self.unproven:
+            tell_without_digest(path)
 
 
 def open_checkpoint(
@@ -112,14 +119,15 @@ def open_checkpoint(
         segmentation: the FA module's file, where `path` is the two-stream half of an STLM.
         layout: what `path` must be, of `SAM_LAYOUTS` or 'stlm'; detected when not given.
     """
-    tensors, found = _open(path)
+    tensors, metadata, found = _open(path)
+    opened: dict[str | Path, Mapping[str, str]] = {path: metadata}
     family = layouts.STLM if found in layouts.STLM_LAYOUTS else found
     if layout and layout != family:
         raise UserError(f"{path}: not {layout}, it looks like {found}; use --layout={family}")
     if segmentation is not None:
         if found != layouts.TWO_STREAM:
             raise UserError(f"{path}: looks like {found}, which takes no segmentation file")
-        half, of_half = _open(segmentation)
+        half, opened[segmentation], of_half = _open(segmentation)
         if of_half != layouts.SEGMENTATION:
             raise UserError(f"{segmentation}: looks like {of_half}, not {layouts.SEGMENTATION}")
         tensors, found = layouts.join(tensors, half), layouts.STLM
@@ -137,31 +145,39 @@ def open_checkpoint(
         checkpoint = PublishedCheckpoint(found, tensors, match(tensors, target), target)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    if found != layouts.STLM:
-        return checkpoint
-    return dataclasses.replace(checkpoint, known=_known(path, checkpoint))
+    return _described(checkpoint, opened)
 
 
-def _known(path: str | Path, checkpoint: PublishedCheckpoint) -> dict[str, str]:
-    """What the description beside `path` says, unless it is of other weights."""
-    beside, described = sidecar_path(path), read_sidecar(path)
-    if not described:
-        return {}
-    tensors = {
-        name: LazyTensor(shape, read)
-        for name, shape, _, read in checkpoint.entries(np.float32)
-        if not name.startswith(UNUSED_FOLDER)
-    }
-    if described.get("weights_sha256") != weights_digest(nest(path, tensors)):
-        note(f"{beside}: ignored, it is of other weights than {path}")
-        return {}
-    return text_values(Description.read(beside, described).values())
+def _described(
+    checkpoint: PublishedCheckpoint, opened: Mapping[str | Path, Mapping[str, str]]
+) -> PublishedCheckpoint:
+    """`checkpoint` with what its files, given with their metadata, say of the model."""
+    path, *second = opened
+
+    def digest() -> str:
+        tensors = {
+            name: LazyTensor(shape, read)
+            for name, shape, _, read in checkpoint.entries(np.float32)
+            if not name.startswith(UNUSED_FOLDER)
+        }
+        return weights_digest(nest(path, tensors))
+
+    described = known = {}
+    if checkpoint.layout == layouts.STLM:
+        described = read_description(path, opened[path], digest)
+        for other in second:
+            check_pair(path, described, other, opened[other])
+    if "image_size" in described:
+        known = text_values(Description.read(path, described).values())
+    # A description without a digest of the file's content has one of the model's weights.
+    unproven = () if described else tuple(x for x, said in opened.items() if CONTENT not in said)
+    return dataclasses.replace(checkpoint, known=known, unproven=unproven)
 
 
-def _open(path: str | Path) -> tuple[Tensors, str]:
-    tensors = open_state_dict(path)
+def _open(path: str | Path) -> tuple[Tensors, Mapping[str, str], str]:
+    tensors, metadata = open_state_dict(path)
     try:
-        return tensors, layouts.detect_layout(_shapes(tensors))
+        return tensors, metadata, layouts.detect_layout(_shapes(tensors))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -1,6 +1,8 @@
-"""Whether weights are of the model that they are for."""
+"""Whether weights are of the model that they are for, and are numbers at all."""
 
 from collections.abc import Mapping
+
+import numpy as np
 
 from stlm_jax.runtime.errors import UserError
 
@@ -35,3 +37,16 @@ def require_same_shapes(
         lines += [f"{kind}: {', '.join(shown)}{more}"] if names else []
     if lines:
         raise UserError(f"the weights are of another model; {'; '.join(lines)}")
+
+
+def require_finite(path: object, name: str, array: np.ndarray) -> None:
+    """Raises UserError where a number of the tensor `name` of the file `path` is not finite."""
+    if array.dtype.kind in "iub":
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = finite.size - np.count_nonzero(finite)
+        raise UserError(
+            f"{path}: {name} holds {bad} of {finite.size} numbers that are not finite; the file is "
+            "damaged or its training diverged: give another"
+        )

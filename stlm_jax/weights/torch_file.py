@@ -1,42 +1,57 @@
-"""Opening published checkpoints: `.pt`, `.pth` or `.safetensors`, memory-mapped, never executed."""
+"""Opening published checkpoints: `.pt`, `.pth` or `.safetensors`, memory-mapped, never executed.
+
+Those that `conversion.to_torch` wrote hold metadata too, text by name as a `.safetensors` has them.
+In a torch file they are an attribute of the state dict, which is an OrderedDict: its entries are
+the published tensors and nothing else, for those who load it into the published model.
+"""
 
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.weights.digest import check_content
 from stlm_jax.weights.file import LazyTensor, is_ours, is_safetensors, open_safetensors
 
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the state dict
 PARALLEL_PREFIX = "module."  # what torch's DataParallel puts before every name
+METADATA = "stlm_jax_metadata"  # the attribute of a state dict
 
 _ZIP = b"PK\x03\x04"
 
 
-def open_state_dict(path: str | Path) -> dict[str, LazyTensor]:
+class StateDict(NamedTuple):
+    """What a published checkpoint holds: tensors and, if `conversion.to_torch` wrote it, more."""
+
+    tensors: dict[str, LazyTensor]
+    metadata: dict[str, str]
+
+
+def open_state_dict(path: str | Path) -> StateDict:
     """The tensors of a published checkpoint by name; wrapping keys and prefixes are taken off.
 
     Only the tensors that are read come into memory, but for files that torch wrote before 1.6.
+    Where there is a digest among the metadata, the content must be of it.
     """
     if is_ours(path):
         raise UserError(f"{path}: already a weights file of stlm_jax, not a published checkpoint")
     if Path(path).suffix == ".safetensors" or is_safetensors(path):
-        tensors, _ = open_safetensors(path)
+        tensors, metadata = open_safetensors(path)
     else:
-        tensors = _open_torch(path)
+        tensors, metadata = _open_torch(path)
     if not tensors:
         raise UserError(f"{path}: holds no tensors")
     if all(name.startswith(PARALLEL_PREFIX) for name in tensors):
         tensors = {name.removeprefix(PARALLEL_PREFIX): x for name, x in tensors.items()}
-    return tensors
+    return StateDict(tensors, metadata)
 
 
-def _open_torch(path: str | Path) -> dict[str, LazyTensor]:
+def _open_torch(path: str | Path) -> StateDict:
     loaded = _load(path)
     while isinstance(loaded, Mapping):
         inner = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
@@ -45,7 +60,11 @@ def _open_torch(path: str | Path) -> dict[str, LazyTensor]:
         loaded = inner[0]
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, not a state dict of tensors")
-    return {str(name): _tensor(path, name, value) for name, value in loaded.items()}
+    tensors = {str(name): _tensor(path, name, value) for name, value in loaded.items()}
+    stored = getattr(loaded, METADATA, {})
+    metadata = {str(k): str(v) for k, v in stored.items()} if isinstance(stored, dict) else {}
+    check_content(path, tensors, metadata)
+    return StateDict(tensors, metadata)
 
 
 def _load(path: str | Path) -> Any:
@@ -86,4 +105,4 @@ def _tensor(path: str | Path, name: Any, value: Any) -> LazyTensor:
         tensor = value.detach()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
-    return LazyTensor(tuple(value.shape), read)
+    return LazyTensor(tuple(value.shape), read, path, str(name))

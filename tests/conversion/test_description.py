@@ -13,7 +13,7 @@ from small_student import make_student
 from conversion import from_torch, to_onnx, to_stablehlo, to_torch
 from conversion.exports import checks
 from conversion.exports import images as run_images
-from conversion.torch_stlm import TorchStlm
+from conversion.torch_stlm import TorchStlm, Widths
 from stlm_jax.inference import Detector
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.main import main
@@ -23,6 +23,8 @@ from stlm_jax.training.state import create_train_state
 from stlm_jax.weights.checkpoint import Checkpoints
 from stlm_jax.weights.description import Calibration
 from stlm_jax.weights.file import open_safetensors, read_weights, write_weights
+from stlm_jax.weights.names import UNUSED
+from stlm_jax.weights.torch_file import METADATA
 from stlm_jax.workdir import write_run
 
 torch = pytest.importorskip("torch")
@@ -126,22 +128,112 @@ def test_stablehlo_says_what_the_run_is(place, run, exports):
 def test_the_tensors_of_a_torch_file_stay_the_published_ones(exports):
     names = set(torch.load(exports[".pt"], weights_only=True))
     tensors, metadata = open_safetensors(exports[".safetensors"])
-    assert names == set(tensors) and metadata == {"format": "pt"}
+    assert names == set(tensors) and metadata["format"] == "pt"
     assert not any("threshold" in name for name in names)
 
 
-def test_a_description_of_other_weights_is_ignored(exports, tmp_path, capsys):
+def as_the_last_release(source, path):
+    """The torch file `source` as it was written then: bare tensors, and the description beside."""
+    state_dict = torch.load(source, weights_only=True)
+    torch.save(dict(state_dict), path)
+    path.with_name(f"{path.name}.json").write_text(getattr(state_dict, METADATA)["stlm_jax"])
+    return dict(state_dict)
+
+
+def test_a_torch_file_of_the_last_release_is_read_with_its_description(
+    place, run, exports, images, tmp_path, capsys
+):
+    path = tmp_path / "old.pt"
+    as_the_last_release(exports[".pt"], path)
+    assert_same(Detector.load(path), run, images)
+    assert TorchStlm.load(path).description == run.description
+    assert not capsys.readouterr().err
+
+
+def test_a_description_of_other_weights_is_refused(exports, tmp_path):
     path = tmp_path / "copy.pt"
-    state_dict = torch.load(exports[".pt"], weights_only=True)
+    state_dict = as_the_last_release(exports[".pt"], path)
     state_dict["segmentation.head.4.bias"] += 1
     torch.save(state_dict, path)
-    assert load_trained(path).calibration is None
-    shutil.copy(f"{exports['.pt']}.json", f"{path}.json")
-    assert load_trained(path).calibration is None
-    assert "copy.pt.json: ignored, it is of other weights than" in capsys.readouterr().err
+    for load in (load_trained, TorchStlm.load):
+        with pytest.raises(
+            UserError, match=r"copy\.pt: damaged, or not the model that \S*copy\.pt\."
+        ):
+            load(path)
     (tmp_path / "copy.pt.json").write_text("{")
-    with pytest.raises(UserError, match=r"copy\.pt\.json: not a description"):
-        load_trained(path)
+    for load in (load_trained, TorchStlm.load):
+        with pytest.raises(UserError, match=r"copy\.pt\.json: not a description"):
+            load(path)
+
+
+def test_a_torch_file_alone_says_what_it_is(run, exports, images, tmp_path, capsys):
+    """Under another name, in another folder, and after torch has read and written it."""
+    copies = [tmp_path / name for name in ("copy.pt", "again.pt", "copy.safetensors")]
+    shutil.copy(exports[".pt"], copies[0])
+    torch.save(torch.load(exports[".pt"], weights_only=True), copies[1])
+    shutil.copy(exports[".safetensors"], copies[2])
+    assert not list(exports[".pt"].parent.glob("*.json"))
+    for copy in copies:
+        assert_same(Detector.load(copy), run, images)
+        model = TorchStlm.load(copy)
+        assert (model.description, model.score_top_k) == (run.description, 7)
+    assert not capsys.readouterr().err
+
+
+def test_the_published_module_takes_the_file_as_it_is(exports):
+    model = TorchStlm(Widths.of(torch.load(exports[".pt"], weights_only=True)))
+    unexpected = model.load_state_dict(torch.load(exports[".pt"]), strict=False)
+    assert not unexpected.missing_keys and all(map(UNUSED.search, unexpected.unexpected_keys))
+
+
+def test_a_torch_file_that_says_nothing_wants_an_image_size(exports, tmp_path, capsys):
+    path, out = tmp_path / "bare.pt", tmp_path / "out.stablehlo"
+    torch.save(dict(torch.load(exports[".pt"], weights_only=True)), path)
+    capsys.readouterr()
+    assert to_stablehlo.main([str(path), str(out), "--platforms=tpu"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {path}: does not say at which image size it was trained: give")
+    assert to_stablehlo.main([str(path), str(out), "--platforms=tpu", "--image_size=64"]) == 0
+    said = capsys.readouterr().err
+    assert f"{path}: its thresholds are not known" in said
+    assert said.count("bare.pt: carries no digest of its weights") == 1
+    TorchStlm.load(path)
+    said = capsys.readouterr().err
+    assert "thresholds are not known, nor the size of the images" in said
+    assert said.count("bare.pt: carries no digest of its weights") == 1
+
+
+def test_what_is_not_known_stays_unknown_on_the_way(exports, tmp_path):
+    """No image size of 1024 px appears in a file that was made of one that says none."""
+    paths = [tmp_path / name for name in ("bare.pt", "a.safetensors", "b.pt", "c.safetensors")]
+    torch.save(dict(torch.load(exports[".pt"], weights_only=True)), paths[0])
+    commands = (from_torch, to_torch, to_torch)
+    for command, *files in zip(commands, paths[:-1], paths[1:], strict=True):
+        run_command(command, *files)
+    for path in paths:
+        with pytest.raises(UserError, match="does not say at which image size"):
+            load_trained(path)
+
+
+def test_the_halves_of_two_models_are_refused(place, exports, tmp_path):
+    other = tmp_path / "other.ours.safetensors"
+    weights = read_weights(exports[".ours"])
+    weights.variables["params"]["segmentation"]["head_4"]["bias"] += 1
+    write_weights(other, entries(weights.variables), weights.metadata)
+    run_command(to_torch, other, tmp_path / "1.pt", f"--segmentation={tmp_path / '2.pt'}")
+    for load in (load_trained, TorchStlm.load):
+        load(tmp_path / "1.pt", tmp_path / "2.pt")
+        with pytest.raises(UserError, match=r"2\.pt: not the FA module of"):
+            load(place / "1.pt", tmp_path / "2.pt")
+
+
+def test_the_torch_model_says_that_images_are_of_another_size(exports, capsys):
+    model = TorchStlm.load(exports[".pt"])
+    for size in (64, 96, 96):
+        model(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    said = capsys.readouterr().err
+    assert said.count("warning: images of 96x96 px, but the model was trained at 64x64") == 1
+    assert said.count("\n") == 1
 
 
 def test_damaged_metadata_are_named(exports, tmp_path):

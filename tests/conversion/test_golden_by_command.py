@@ -53,7 +53,7 @@ def test_map_and_score_of_the_published_stlm(golden, relative_error, tmp_path):
     pair = [save(golden, f"stlm_{x}", tmp_path / f"{x}.pt") for x in ("twostream", "segmentation")]
     converted = tmp_path / "stlm.safetensors"
     assert from_torch.main([str(pair[0]), str(converted), f"--segmentation={pair[1]}"]) == 0
-    trained = load_trained(converted)
+    trained = load_trained(converted, image_size=1024)
     image = golden.image(1024, 1024, 2, batch=2)
     predict = jax.jit(make_predict_fn(trained.config, trained.model), static_argnums=2)
     score = predict(trained.variables, image, (1024, 1024))["score"]

@@ -150,6 +150,7 @@ def test_metadata(tmp_path, monkeypatch):
         "calibration_images": "8",
         "precision": "float32",
         "weights_sha256": weights_digest(student.variables),
+        "file_sha256": exported.metadata["file_sha256"],
     }
     assert exported.description == student.description
     assert exported.description.calibration == CALIBRATION

@@ -97,3 +97,11 @@ def test_axis_orders_are_inverse(leaf, shape):
 def test_students_can_be_told_by_their_width():
     widths = [shape["embed_dims"][-1] for shape in ENCODERS.values() if shape]
     assert len({*widths, 320}) == len(ENCODERS)
+
+
+@pytest.mark.parametrize("build", [lambda: build_stlm(default()), lambda: build_sam("vit_b")])
+def test_published_names_lead_back_to_the_variables(build):
+    target = variable_shapes(build())
+    leaves = traverse_util.flatten_dict(target)
+    for path, name in layouts.table(target).items():
+        assert names.flax_path(name, len(leaves[path].shape)) == path

@@ -1,5 +1,6 @@
 """The StableHLO file against the Flax function that evaluation calls."""
 
+import hashlib
 import json
 
 import jax
@@ -65,6 +66,7 @@ def test_description(exported):
         "platforms": ["cpu", "cuda", "tpu"],
         "input": "image",
         "outputs": ["anomaly_map", "anomaly_score"],
+        "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
 
 
