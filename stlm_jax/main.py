@@ -39,6 +39,10 @@ def run(argv: Sequence[str]) -> None:
         return
     if settings.mode == "train":
         train(config, workdir, settings.command)
+    else:
+        from stlm_jax.evaluation.evaluate import check_data
+
+        check_data(config, workdir)
     evaluate_and_report(config, workdir)
     if settings.mode == "train":
         from stlm_jax.evaluation.calibrate import calibrate_untested

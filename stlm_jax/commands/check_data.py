@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import ml_collections
 
 from stlm_jax.data import dataset, problems
-from stlm_jax.data.inspection import Facts, duplicates, inspect_all
+from stlm_jax.data.inspection import Facts
 from stlm_jax.data.problems import Problem
-from stlm_jax.data.records import Listing
-from stlm_jax.data.textures import texture_files
 from stlm_jax.report.tables import align
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import exit_status
@@ -48,28 +46,11 @@ def _run(argv: list[str]) -> int:
 def check(config: ml_collections.ConfigDict) -> int:
     """Reads the set, prints the table and every problem; the exit status."""
     dataset.prepare(config)
-    listings: dict[str, Listing] = {}
+    facts: list[Facts] = []
     all_problems: list[Problem] = []
-    for category in config.data.categories:
-        try:
-            listings[category] = dataset.scan(config, category)
-        except UserError as error:
-            all_problems.append(Problem("category", f"{category}: {error}", fatal=True))
-    try:
-        texture_files(config.data.texture_root)
-    except UserError as error:
-        all_problems.append(Problem("textures", str(error), fatal=True))
-    skip = dataset.skips(config)
-    records = [record for listing in listings.values() for record in listing.records]
-    facts = inspect_all(records, skip)
-    for category, listing in listings.items():
-        all_problems += dataset.problems_of(config, category, listing)
-    for fact in facts:
-        all_problems += fact.problems
-    all_problems += duplicates(facts)
-    if skip:
-        for category in listings:
-            all_problems += _few_readable(facts, category, config.train.batch_size)
+    for part in dataset.survey(config):
+        facts += part.facts
+        all_problems += part.problems
     print(align([_HEADINGS, *_rows(facts)], _LEFT), end="")
     _print_problems(all_problems)
     return WOULD_FAIL if problems.fatal(all_problems) else FINE
@@ -96,14 +77,6 @@ def _cells(group: Sequence[Facts]) -> list[str]:
         ", ".join(shown) or "-",
         ", ".join(modes) or "-",
     ]
-
-
-def _few_readable(facts: Sequence[Facts], category: str, batch_size: int) -> list[Problem]:
-    train = [f for f in facts if (f.record.category, f.record.split) == (category, "train")]
-    if len(train) < batch_size:
-        return []  # the listing shows it already
-    readable = sum(bool(fact.digest) for fact in train)
-    return problems.few_images(category, readable, batch_size, "readable training images")
 
 
 def _print_problems(all_problems: Sequence[Problem]) -> None:

@@ -47,6 +47,7 @@ _TILE = Rule(lambda v: v == 0 or v >= 32, "must be 0, or 32 or more")
 _ROTATION = one_of("none", "small", "right_angles")
 _TEACHERS = one_of("vit_b", "vit_l", "vit_h", "mobile_sam", "demo", "vit_tiny")
 _ENCODERS = one_of("tiny_vit_5m", "tiny_vit_demo", "tiny_vit_test")
+_MASKS = one_of("auto", "nonzero", "threshold", "alpha", "palette")
 _SOURCES = one_of(
     "mvtec_ad", "visa", "dagm", "mvtec_loco", "mvtec_ad2", "btad", "mpdd", "ksdd2", "folder", "tfds"
 )
@@ -68,6 +69,7 @@ KEYS: dict[str, Key] = {
     "data.geometry": Key(
         "squash", one_of("squash", "pad"), "published: squash; pad fills with 114"
     ),
+    "data.mask": Key("auto", _MASKS, "what a mask's values mean, see docs/data.md", NOTHING),
     "data.on_error": Key("raise", one_of("raise", "skip"), "at an unreadable image", NOTHING),
     "data.cache_gib": Key(8.0, at_least(0.0), "of decoded images kept in memory", NOTHING),
     "data.demo": Key(False, ANY, "draw the demo set to data.root first", NOTHING),

@@ -1,13 +1,18 @@
 """The images that a configuration names."""
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import ml_collections
 
 from stlm_jax.data import problems
 from stlm_jax.data.demo.dataset import write_demo
 from stlm_jax.data.held_out import hold_out
+from stlm_jax.data.inspection import Facts, duplicates, few_readable, inspect_all
+from stlm_jax.data.leftovers import NOT_READ, leftovers
+from stlm_jax.data.problems import Problem
 from stlm_jax.data.reader import ImageReader
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.registry import ALL, open_source
@@ -16,6 +21,8 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
 
 SKIP = "skip"  # of config.data.on_error
+_MANY = 50  # images that take long enough for a line of progress at the start of a run
+_MOST_FOLDERS = 20  # with files that are not read, a line each
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
@@ -38,30 +45,69 @@ def prepare(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises the first problem that the listings show a run to stop at; opens no image.
+def check(
+    config: ml_collections.ConfigDict, training: bool = True, say: Callable[[str], None] = note
+) -> None:
+    """Raises the first problem that a run would stop at, before it begins; reads every image.
 
-    What a run would not stop at is noted, one line for each kind of problem.
+    What a run would not stop at is said, one line for each kind of problem, and one for each
+    folder with files that are not read. Without `training`, what only training would stop at is
+    said likewise.
     """
-    texture_files(config.data.texture_root)
-    for category in config.data.categories:
-        category_problems = problems_of(config, category, scan(config, category))
-        fatal = problems.fatal(category_problems)
+    found: list[Problem] = []
+    for part in survey(config, _MANY):
+        found += part.problems
+        fatal = [p for p in problems.fatal(found) if training or not p.training]
         if fatal:
+            _say_kinds([p for p in found if p.kind == NOT_READ], say)
             raise UserError(fatal[0].text + _and_more(len(fatal) - 1))
-        by_kind: dict[str, list[str]] = {}
-        for problem in category_problems:
-            by_kind.setdefault(problem.kind, []).append(problem.text)
-        for texts in by_kind.values():
-            note(f"warning: {texts[0]}{_and_more(len(texts) - 1)}")
+    _say_kinds(found, say)
+
+
+class Survey(NamedTuple):
+    """A part of what there is to say of the data: of listings, or of what is in the files."""
+
+    facts: list[Facts]
+    problems: list[Problem]
+
+
+def survey(config: ml_collections.ConfigDict, shown_from: int = 0) -> Iterator[Survey]:
+    """What training and evaluation say of the data, what `commands/check_data.py` prints.
+
+    First come the problems that folders and tables show, then facts and problems of every file;
+    so many images have a line of progress.
+    """
+    listings: dict[str, Listing] = {}
+    listed: list[Problem] = []
+    try:
+        texture_files(config.data.texture_root)
+    except UserError as error:
+        listed.append(Problem("textures", str(error), fatal=True, training=True))
+    for category in config.data.categories:
+        try:
+            listings[category] = scan(config, category)
+        except UserError as error:
+            listed.append(Problem("category", f"{category}: {error}", fatal=True))
+    for category, listing in listings.items():
+        listed += problems_of(config, category, listing)
+    yield Survey([], listed)
+    records = [record for listing in listings.values() for record in listing.records]
+    facts = inspect_all(records, skips(config), config.data.mask, shown_from)
+    read = [problem for fact in facts for problem in fact.problems]
+    read += duplicates(facts)
+    if skips(config):
+        for category in listings:
+            read += few_readable(facts, category, config.train.batch_size)
+    yield Survey(facts, read)
 
 
 def problems_of(
     config: ml_collections.ConfigDict, category: str, listing: Listing
-) -> list[problems.Problem]:
+) -> list[Problem]:
     """What the listing of a category shows to be wrong."""
     mask_name, batch_size = open_source(config).mask, config.train.batch_size
-    return problems.of_listing(category, listing, mask_name, batch_size, skips(config))
+    listed = problems.of_listing(category, listing, mask_name, batch_size, skips(config))
+    return [*listed, *leftovers(listing)]
 
 
 def scan(config: ml_collections.ConfigDict, category: str) -> Listing:
@@ -84,6 +130,17 @@ def skips(config: ml_collections.ConfigDict) -> bool:
 def image_reader(config: ml_collections.ConfigDict) -> ImageReader:
     """How the images are read."""
     return ImageReader(config.image_size, config.data.geometry, skips(config))
+
+
+def _say_kinds(found: Sequence[Problem], say: Callable[[str], None]) -> None:
+    by_kind: dict[str, list[str]] = {}
+    for problem in found:
+        by_kind.setdefault(problem.kind, []).append(problem.text)
+    for kind, texts in by_kind.items():
+        shown = texts[: _MOST_FOLDERS if kind == NOT_READ else 1]
+        for text in shown[:-1]:
+            say(f"warning: {kind}: {text}")
+        say(f"warning: {kind}: {shown[-1]}{_and_more(len(texts) - len(shown))}")
 
 
 def _and_more(count: int) -> str:

@@ -22,6 +22,18 @@ def subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()] if folder.is_dir() else []
 
 
+def subfolder(folder: Path, name: str) -> Path:
+    """`folder/name`, or where there is none the folder of that name in other letters (`Good`)."""
+    exact = folder / name
+    others = [] if exact.is_dir() else [p for p in subfolders(folder) if same_name(p.name, name)]
+    return others[0] if others else exact
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether names are the same but for capital letters and spaces around them."""
+    return one.strip().casefold() == other.casefold()
+
+
 def is_image(path: Path) -> bool:
     """Whether `path` is a visible file with the suffix of an image."""
     name = path.name

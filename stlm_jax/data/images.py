@@ -9,6 +9,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from stlm_jax.data.frames import TRANSPOSED, Frame, fit, orientation
+from stlm_jax.data.masks import AUTO, Mask, deep_values, is_deep, mask_of
 from stlm_jax.data.records import Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
@@ -19,11 +21,14 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 ImageFile = str | os.PathLike[str] | StoredFile
 T = TypeVar("T")
-MOST_CLASSES = 32  # a mask without larger values holds numbers of defect classes
 
 
 class ImageError(UserError):
     """A file that cannot be read as an image; the text names it."""
+
+
+class MaskSizeError(ImageError):
+    """A ground truth that does not fit its image."""
 
 
 def _open(path: ImageFile) -> Image.Image:
@@ -36,21 +41,9 @@ def _content(path: ImageFile) -> str | os.PathLike[str] | io.BytesIO:
     return io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path
 
 
-def _values(image: Image.Image) -> np.ndarray:
-    """The single channel of a 16-bit, 32-bit or float image, float32."""
-    values = np.asarray(image, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("a pixel is infinite or not a number")
-    return values
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode in ("I", "F") or image.mode.startswith("I;")
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if _is_deep(image):
-        values = _values(image)
+    if is_deep(image):
+        values = deep_values(image)
         low, high = float(values.min()), float(values.max())
         scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
         image = Image.fromarray(np.rint(scaled).astype(np.uint8))
@@ -97,6 +90,16 @@ def mode_of(path: ImageFile) -> str:
     return _guarded(path, read)
 
 
+def frames_in(path: ImageFile) -> int:
+    """How many images a file holds, as pages or an animation; a camera's previews do not count."""
+
+    def read() -> int:
+        with Image.open(_content(path)) as image:
+            return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+    return _guarded(path, read)
+
+
 def read_image(path: ImageFile, size: int | None) -> np.ndarray:
     """An image as `open_rgb` decodes it, (size, size, 3) uint8, or (H, W, 3) where `size` is None.
 
@@ -108,18 +111,25 @@ def read_image(path: ImageFile, size: int | None) -> np.ndarray:
     return np.array(image)
 
 
-def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.ndarray:
+def read_mask(
+    path: ImageFile | Sequence[ImageFile],
+    size: int | None,
+    rule: str = AUTO,
+    image: ImageFile | None = None,
+) -> np.ndarray:
     """A ground-truth file, or the union of several of one size, as a mask of 0 and 1.
 
-    It is (size, size) uint8, or (H, W) where `size` is None.
+    It is (size, size) uint8, or (H, W) where `size` is None. A resized pixel is anomalous where at
+    least half of what it covers is.
 
-    A pixel is anomalous where it reaches half of the file's own maximum, so that 0/255, 16-bit and
-    lossy masks read alike; in a mask of whole numbers up to 32, which are those of defect classes,
-    where it is not 0; in a palette image where it is not black. A resized pixel is where at least
-    half of what it covers is.
+    Args:
+        path: the file or files.
+        size: of the mask wanted.
+        rule: what counts as anomalous, see `masks`.
+        image: what they are the ground truth of, which they must fit.
     """
     paths = [path] if isinstance(path, (str, os.PathLike, StoredFile)) else list(path)
-    masks = [mask_of(read_mask_values(p)) for p in paths]
+    masks = [read_mask_file(p, rule, image)[0].marked for p in paths]
     for other, mask in zip(paths, masks, strict=True):
         if mask.shape != masks[0].shape:
             raise ImageError(f"{other} is not of the size of {paths[0]}: replace the file")
@@ -128,29 +138,45 @@ def read_mask(path: ImageFile | Sequence[ImageFile], size: int | None) -> np.nda
     return resize_mask(union, shape).astype(np.uint8)
 
 
-def read_mask_values(path: ImageFile) -> np.ndarray:
-    """The values of a ground truth's pixels, (H, W) float32; of a palette's colours 0 or 1."""
+def read_mask_file(
+    path: ImageFile, rule: str = AUTO, image: ImageFile | None = None
+) -> tuple[Mask, str]:
+    """One ground-truth file, upright, and what is to be said of its size; '' where it fits.
 
-    def read() -> np.ndarray:
-        image = _open(path)
-        if _is_deep(image):
-            return _values(image)
-        values = np.asarray(image.convert("L"), np.float32)
-        return (values > 0).astype(np.float32) if image.mode == "P" else values
+    `image` is what it belongs to: a mask of other proportions is refused, unless it has those of
+    the image's pixels before they are turned as EXIF says; then it is turned likewise. An image
+    that cannot be read is not compared with.
+    """
+
+    def read() -> tuple[Mask, int]:
+        with Image.open(_content(path)) as file:
+            kind, turned = file.format, orientation(file)
+            return mask_of(ImageOps.exif_transpose(file), rule, kind), turned
+
+    mask, turned = _guarded(path, read)
+    try:
+        frame = frame_of(image) if image is not None else None
+    except ImageError:
+        frame = None
+    if frame is None:
+        return mask, ""
+    try:
+        turn, remark = fit(mask.marked.shape, turned, frame)
+    except ValueError as error:
+        raise MaskSizeError(f"{path} {error}: replace it by one of its image's size") from None
+    remark = remark and f"{path} {remark}"
+    return Mask(turn(mask.values), turn(mask.marked), mask.classes), remark
+
+
+def frame_of(path: ImageFile) -> Frame:
+    """Height and width of an image file, upright, and how EXIF turns it; decodes no pixel."""
+
+    def read() -> Frame:
+        with Image.open(_content(path)) as file:
+            turned = orientation(file)
+            return Frame(file.size if turned >= TRANSPOSED else file.size[::-1], turned)
 
     return _guarded(path, read)
-
-
-def mask_of(values: np.ndarray) -> np.ndarray:
-    """Which of `read_mask_values` are anomalous, (H, W) bool; `read_mask` says how."""
-    if holds_class_numbers(values):
-        return values > 0
-    return (values >= values.max() / 2) & (values > 0)
-
-
-def holds_class_numbers(values: np.ndarray) -> bool:
-    """Whether a ground truth's values are small whole numbers, so that each but 0 is a defect."""
-    return bool(values.max() <= MOST_CLASSES and (values == np.rint(values)).all())
 
 
 def load_images(records: Sequence[Record], size: int) -> np.ndarray:
@@ -161,12 +187,12 @@ def load_images(records: Sequence[Record], size: int) -> np.ndarray:
     return out
 
 
-def load_masks(records: Sequence[Record], size: int) -> np.ndarray:
+def load_masks(records: Sequence[Record], size: int, rule: str = AUTO) -> np.ndarray:
     """The masks of `records`, (N, size, size) uint8 in {0, 1}; zeros for a normal image."""
     out = np.zeros((len(records), size, size), np.uint8)
     for index, record in enumerate(records):
         if record.mask is not None:
-            out[index] = read_mask(record.mask, size)
+            out[index] = read_mask(record.mask, size, rule, record.image)
     return out
 
 

@@ -4,18 +4,25 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from stlm_jax.data.frames import size_text
 from stlm_jax.data.images import (
     ImageError,
-    holds_class_numbers,
-    mask_of,
+    MaskSizeError,
+    frames_in,
     mode_of,
     read_image,
-    read_mask_values,
+    read_mask_file,
 )
-from stlm_jax.data.problems import Problem, is_used
+from stlm_jax.data.masks import Mask
+from stlm_jax.data.problems import Problem, few_images, is_used
 from stlm_jax.data.records import File, Record
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.progress import track
+
+_LEAST_SIDE = 8  # pixels
+_MOST = 0.5  # of an image that a defect covers
 
 
 @dataclass(frozen=True)
@@ -37,24 +44,35 @@ class Facts:
     problems: list[Problem] = field(default_factory=list)
 
 
-def inspect_all(records: Sequence[Record], skip: bool) -> list[Facts]:
-    """The facts of every record, in order; with `skip` a run leaves out unreadable images."""
-    facts = in_threads(lambda record: inspect(record, skip), records)
-    return list(track(facts, "check", len(records)))
+def inspect_all(records: Sequence[Record], skip: bool, rule: str, shown_from: int) -> list[Facts]:
+    """The facts of every record, in order.
+
+    With `skip` a run leaves out unreadable images; `rule` says what counts in masks. So many
+    records have a line of progress.
+    """
+    facts = in_threads(lambda record: inspect(record, skip, rule), records)
+    is_shown = len(records) >= shown_from
+    return list(track(facts, "check", len(records)) if is_shown else facts)
 
 
-def inspect(record: Record, skip: bool) -> Facts:
+def inspect(record: Record, skip: bool, rule: str) -> Facts:
     """Decodes a record's image and masks; files that do not exist are passed over."""
     if not record.image.is_file():
         return Facts(record)
     try:
         pixels = read_image(record.image, None)
-        mode = mode_of(record.image)
+        mode, frames = mode_of(record.image), frames_in(record.image)
     except ImageError as error:
-        return Facts(record, problems=[_unreadable(error, is_used(record) and not skip)])
+        return Facts(record, problems=[_unreadable(error, record, is_used(record) and not skip)])
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16)
-    problems = _mask_problems(record, (height, width))
+    problems = _mask_problems(record, skip, rule)
+    if min(height, width) < _LEAST_SIDE:
+        text = f"{record.image} is {size_text((height, width))}: too small to show a part"
+        problems.append(Problem("image size", text))
+    if frames > 1:
+        text = f"{record.image} holds {frames} images, of which the first is read"
+        problems.append(Problem("more frames", text))
     return Facts(record, (width, height), mode, digest.hexdigest(), problems)
 
 
@@ -70,38 +88,65 @@ def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
             yield Problem("duplicate", f"{fact.record.image} has the same pixels as {twin}")
 
 
-def _unreadable(error: ImageError, fatal: bool) -> Problem:
+def few_readable(facts: Sequence[Facts], category: str, batch_size: int) -> list[Problem]:
+    """That images to train on are enough for a batch, but not those that can be read."""
+    train = [f for f in facts if (f.record.category, f.record.split) == (category, "train")]
+    if len(train) < batch_size:
+        return []  # the listing shows it already
+    readable = sum(bool(fact.digest) for fact in train)
+    return few_images(category, readable, batch_size, "readable training images")
+
+
+def _unreadable(error: ImageError, record: Record, is_fatal: bool) -> Problem:
     kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
-    return Problem(kind, str(error), fatal)
+    kind = "mask size" if isinstance(error, MaskSizeError) else kind
+    return Problem(kind, str(error), is_fatal, record.split == "train")
 
 
-def _mask_problems(record: Record, shape: tuple[int, int]) -> list[Problem]:
+def _mask_problems(record: Record, skip: bool, rule: str) -> list[Problem]:
     problems = []
-    marked = False
-    shapes = set()
-    masks = [mask for mask in record.masks if mask.is_file()]
-    for mask in masks:
+    masks: list[Mask] = []
+    files = [mask for mask in record.masks if mask.is_file()]
+    is_fatal = record.split == "test" and not skip
+    for file in files:
         try:
-            values = read_mask_values(mask)
+            mask, remark = read_mask_file(file, rule, record.image)
         except ImageError as error:
-            problems.append(_unreadable(error, record.split == "test"))
-            marked = True  # for all that is known
+            problems.append(_unreadable(error, record, is_fatal))
             continue
-        if values.shape != shape:
-            text = f"{mask} is {_size(values.shape)}, its image {_size(shape)}"
-            problems.append(Problem("mask size", text))
-        ends = (values == 0) | (values == values.max())
-        if not (holds_class_numbers(values) or ends.all()):
-            problems.append(Problem("mask not binary", f"{mask} holds more than two values"))
-        marked |= bool(mask_of(values).any())
-        shapes.add(values.shape)
+        masks.append(mask)
+        if remark:
+            problems.append(Problem("mask size", remark))
+        if not mask.is_plain:
+            text = f"{file} holds more than two values: {_how_taken(mask)}"
+            problems.append(Problem("mask not binary", text))
+    shapes = {mask.marked.shape for mask in masks}
     if len(shapes) > 1:
         text = f"the masks of {record.image} differ in size: they cannot be joined"
-        problems.append(Problem("mask size", text, record.split == "test"))
-    if masks and not marked:
-        problems.append(Problem("mask empty", f"{masks[0]} marks no pixel of a defective image"))
+        return [*problems, Problem("mask size", text, is_fatal)]
+    if masks and len(masks) == len(files):  # of a file that cannot be read nothing is known
+        problems += _marked_problems(files[0], np.logical_or.reduce([m.marked for m in masks]))
     return problems
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
+def _how_taken(mask: Mask) -> str:
+    values = np.unique(mask.values[mask.values > 0])
+    shown = ", ".join(f"{value:g}" for value in values[:4]) + ", …" * (len(values) > 4)
+    if mask.classes:
+        return f"{shown} all count as defects; config.data.mask=threshold has only large ones count"
+    return (
+        f"of {shown} those from half of the largest on count as defects; "
+        "config.data.mask=nonzero has all count"
+    )
+
+
+def _marked_problems(file: File, marked: np.ndarray) -> list[Problem]:
+    if not marked.any():
+        return [Problem("mask empty", f"{file} marks no pixel of a defective image")]
+    share = marked.mean()
+    if share == 1:
+        return [Problem("mask full", f"{file} marks every pixel: see config.data.mask")]
+    if share > _MOST:
+        text = f"{file} marks {share:.0%} of its image: see config.data.mask, or is it inverted?"
+        return [Problem("mask large", text)]
+    return []

@@ -14,11 +14,13 @@ class Problem:
         kind: what sort of thing, in a word or two.
         text: one line that names the file or folder.
         fatal: whether a run of training and evaluation would stop at it.
+        training: whether only training would, not an evaluation of what is trained.
     """
 
     kind: str
     text: str
     fatal: bool = False
+    training: bool = False
 
 
 def fatal(problems: Iterable[Problem]) -> list[Problem]:
@@ -40,7 +42,8 @@ def of_listing(
     read.
     """
     count = sum(record.split == "train" for record in listing.records)
-    nothing = Problem("empty category", f"{category}: there is no image to train on", fatal=True)
+    text = f"{category}: there is no image to train on"
+    nothing = Problem("empty category", text, fatal=True, training=True)
     return [
         *(few_images(category, count, batch_size) if count else [nothing]),
         *(Problem("empty folder", f"{folder} holds no image") for folder in listing.empty),
@@ -57,7 +60,7 @@ def few_images(
     if count >= batch_size:
         return []
     text = f"{category}: {count} {what} are fewer than config.train.batch_size={batch_size}"
-    return [Problem("few images", text, fatal=True)]
+    return [Problem("few images", text, fatal=True, training=True)]
 
 
 def _missing_files(records: Sequence[Record], skip: bool) -> list[Problem]:
@@ -65,7 +68,8 @@ def _missing_files(records: Sequence[Record], skip: bool) -> list[Problem]:
     for record in records:
         if not record.image.is_file():
             text = f"{record.image} does not exist"
-            problems.append(Problem("image missing", text, is_used(record) and not skip))
+            is_fatal = is_used(record) and not skip
+            problems.append(Problem("image missing", text, is_fatal, record.split == "train"))
         for mask in record.masks:
             if not mask.is_file():
                 text = f"{mask} does not exist: it is the ground truth of {record.image}"

@@ -74,8 +74,12 @@ class Listing:
         records: every image, by split and defect type.
         stray_masks: ground-truth files in the places of the layout that belong to no image.
         empty: folders of the layout that hold no image.
+        folders: those whose every file should be one of these, with what is below them.
+        around: folders that hold them, and may hold other things, though no further pictures.
     """
 
     records: list[Record]
     stray_masks: list[Path] = field(default_factory=list)
     empty: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    around: list[Path] = field(default_factory=list)

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stlm_jax.data.images import mask_of, read_mask, read_mask_values, resize_mask
+from stlm_jax.data.images import read_mask, read_mask_file, resize_mask
+from stlm_jax.data.masks import AUTO, Mask
 from stlm_jax.data.records import Record, Saturation
 
 Shape = tuple[int, int]  # height and width
@@ -36,25 +37,28 @@ def metric_shape(resolution: str, image_size: int, own: Shape) -> Shape:
     return side, side
 
 
-def read_truth(record: Record, shape: Shape) -> Truth:
-    """The ground truth of `record` in `shape`; a pixel counts where half of what it covers does."""
+def read_truth(record: Record, shape: Shape, rule: str = AUTO) -> Truth:
+    """The ground truth of `record` in `shape`; a pixel counts where half of what it covers does.
+
+    `rule` is `config.data.mask`.
+    """
     if not record.has_truth:
         return Truth(None)
     if not record.masks:
         return Truth(np.zeros(shape, bool))
-    mask = resize_mask(read_mask(record.masks, None) > 0, shape)
+    mask = resize_mask(read_mask(record.masks, None, rule, record.image) > 0, shape)
     if not record.saturations:
         return Truth(mask)
     saturations = {saturation.value: saturation for saturation in record.saturations}
-    regions = (_region(read_mask_values(file), shape, saturations) for file in record.masks)
+    masks = (read_mask_file(file, rule, record.image)[0] for file in record.masks)
+    regions = (_region(mask, shape, saturations) for mask in masks)
     return Truth(mask, [region for region in regions if region[0].any()])
 
 
 def _region(
-    values: np.ndarray, shape: Shape, saturations: dict[int, Saturation]
+    mask: Mask, shape: Shape, saturations: dict[int, Saturation]
 ) -> tuple[np.ndarray, float]:
-    defect = mask_of(values)
-    saturation = saturations.get(int(values.max()))
-    share = saturation.share(int(defect.sum())) if saturation else 1.0
-    region = resize_mask(defect, shape)
+    saturation = saturations.get(int(mask.values.max()))
+    share = saturation.share(int(mask.marked.sum())) if saturation else 1.0
+    region = resize_mask(mask.marked, shape)
     return region, share * float(region.sum())

@@ -24,6 +24,13 @@ T = TypeVar("T")
 DrawPanels = Callable[[Sequence[PanelImage], Calibration | None], None]
 
 
+def check_data(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Says what is wrong with the data, or raises it, before a run is evaluated."""
+    check_same_run(workdir, config)
+    dataset.prepare(config)
+    dataset.check(config, training=False, say=_note)
+
+
 def evaluate(
     config: ml_collections.ConfigDict,
     workdir: Path,

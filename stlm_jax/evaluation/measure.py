@@ -80,6 +80,6 @@ def read_test_image(config: ml_collections.ConfigDict, place: int, record: Recor
     image = open_rgb(record.image)
     shape = metric_shape(config.evaluate.resolution, config.image_size, (image.height, image.width))
     view = dataset.image_reader(config).view_of(image)
-    truth = read_truth(record, shape)
+    truth = read_truth(record, shape, config.data.mask)
     image.thumbnail((config.report.thumbnail,) * 2, Image.Resampling.BILINEAR)
     return TestImage(place, record, view, np.array(image), truth, shape)

@@ -42,7 +42,7 @@ def panel_writer(config: ml_collections.ConfigDict, results: Path) -> DrawPanels
     def write(images: Sequence[PanelImage], calibration: Calibration | None) -> None:
         records = [image.record for image in images]
         try:
-            masks = load_masks(records, config.image_size)
+            masks = load_masks(records, config.image_size, config.data.mask)
             write_panels(
                 results / PANELS,
                 load_images(records, config.image_size),

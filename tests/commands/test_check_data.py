@@ -48,6 +48,19 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-24])
 
 
+def turn(path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, exif=exif)
+
+
+def pages(path):
+    images = [Image.new("L", (12, 10), value) for value in (1, 2, 3)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+
+
 def copy_as_bmp(path, target):
     with Image.open(path) as image:
         image.save(target)
@@ -55,7 +68,9 @@ def copy_as_bmp(path, target):
 
 def test_the_table_of_a_sound_set(root, capsys):
     write_image(root / "nut/test/cut/002.png", np.zeros((40, 30, 3), np.uint8))
-    write_image(root / "nut/ground_truth/cut/002_mask.png", np.full((40, 30), 255, np.uint8))
+    mask = np.full((40, 30), 255, np.uint8)
+    mask[:20] = 0
+    write_image(root / "nut/ground_truth/cut/002_mask.png", mask)
     assert check_data.main(arguments(root)) == 0
     printed = capsys.readouterr()
     assert printed.out == (
@@ -83,7 +98,51 @@ CASES = {
     "mask extra": (lambda r: write_image(r / "ground_truth/cut/7_mask.png", np.ones(SIZE, "u1")),
                    r"warning: mask extra: .*cut/7_mask\.png belongs to no image"),
     "mask size": (lambda r: write_image(r / "ground_truth/cut/000_mask.png", np.ones(SIZE, "u1")),
-                  r"warning: mask size: .*cut/000_mask\.png is 10x12, its image 12x10"),
+                  r"error: mask size: .*cut/000_mask\.png is 10x12, its image 12x10, which is of "),
+    "mask resized": (
+        lambda r: write_image(r / "ground_truth/cut/000_mask.png", np.eye(20, 24, dtype="u1")),
+        r"warning: mask size: .*cut/000_mask\.png is 24x20, its image 12x10: it is resized"),
+    "mask turned": (
+        lambda r: turn(r / "test/cut/000.png", 6),
+        r"warning: mask size: .*cut/000_mask\.png is 12x10, its image 10x12: it is turned as EXIF"),
+    "mask not turned": (
+        lambda r: turn(r / "test/cut/000.png", 3),
+        r"warning: mask size: .*cut/000_mask\.png is taken as drawn on the upright image"),
+    "mask classes": (
+        lambda r: write_files(r, "ground_truth/cut/000_mask.png = 0 0 0 0 0 0 0 60 60 60 0 255"),
+        r"warning: mask not binary: .*more than two values: 60, 255 all count as defects; "
+        r"config\.data\.mask=threshold"),
+    "mask full": (lambda r: write_files(r, "ground_truth/cut/000_mask.png = 255"),
+                  r"warning: mask full: .*cut/000_mask\.png marks every pixel"),
+    "mask inverted": (lambda r: write_files(r, "ground_truth/cut/000_mask.png = 0 255 255 255"),
+                      r"warning: mask large: .*cut/000_mask\.png marks 75% of its .*inverted"),
+    "tiny image": (lambda r: write_image(r / "train/good/005.png", np.zeros((1, 1), "u1")),
+                   r"warning: image size: .*good/005\.png is 1x1: too small to show a part"),
+    "pages": (lambda r: pages(r / "train/good/005.tif"),
+              r"warning: more frames: .*good/005\.tif holds 3 images, of which the first is read"),
+    "sub-folder": (lambda r: write_files(r, "train/good/b/1.png\ntrain/good/b/2.png"),
+                   r"warning: not read: .*train/good/b: 2 not read, no part of the layout "
+                   r"\(1\.png, 2\.png\): move or remove them"),
+    "phone's format": (lambda r: [(r / f"test/good/{n}.HEIC").write_bytes(b"x") for n in "ab"],
+                       r"warning: not read: .*test/good: 2 not read, of a format that is not read "
+                       r"\(a\.HEIC, b\.HEIC\): convert"),
+    "broken link": (lambda r: (r / "train/good/9.png").symlink_to(r / "gone.png"),
+                    r"warning: not read: .*train/good: 1 not read, broken links \(9\.png\)"),
+    "folder named as an image": (
+        lambda r: (r / "ground_truth/cut/9.png").mkdir(),
+        r"warning: not read: .*ground_truth/cut: 1 not read, folders in spite of .*\(9\.png\)"),
+    "fifo": (lambda r: os.mkfifo(r / "test/cut/9.png"),
+             r"warning: not read: .*test/cut: 1 not read, no regular files \(9\.png\)"),
+    "hidden image": (lambda r: write_files(r, "train/good/.9.png"),
+                     r"warning: not read: .*train/good: 1 not read, hidden \(\.9\.png\)"),
+    "no image's name": (lambda r: (r / "train/good/9.png.part").write_text("x"),
+                        r"warning: not read: .*: 1 not read, without .* an image \(9\.png\.part"),
+    "folder in another spelling": (
+        lambda r: write_files(r, "Test/good/9.png"),
+        r"warning: not read: .*/Test/good: 1 not read, no part of the layout \(9\.png\)"),
+    "images beside the folders": (
+        lambda r: write_files(r, "test/9.png"),
+        r"warning: not read: .*/test: 1 not read, no part of the layout \(9\.png\)"),
     "mask not binary": (
         lambda r: write_files(r, "ground_truth/cut/000_mask.png = 0 128 255"),
         r"warning: mask not binary: .*cut/000_mask\.png holds more than two values"),
@@ -252,21 +311,99 @@ def test_what_training_need_not_stop_at_is_noted(root, capsys):
     dataset.check(settings.config)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert re.fullmatch(r"warning: .*cut/001\.png has no mask .*_mask\.png\)", lines[0])
     assert re.fullmatch(
-        r"warning: .*7_mask\.png belongs to no image \(and 1 more; python -m .*\)", lines[1]
+        r"warning: mask missing: .*cut/001\.png has no mask .*_mask\.png\)", lines[0]
+    )
+    assert re.fullmatch(
+        r"warning: mask extra: .*7_mask\.png belongs to no image \(and 1 more; python -m .*\)",
+        lines[1],
     )
 
 
-def test_no_image_is_opened_at_the_start(root, monkeypatch):
+def test_a_listing_that_a_run_would_stop_at_is_refused_before_images_are_read(root):
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     settings = parse(arguments(root))
     dataset.prepare(settings.config)
-    dataset.check(settings.config)
     with pytest.raises(UserError, match="fewer than"):
         settings.config.train.batch_size = 4
         dataset.check(settings.config)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_says_at_its_start_what_the_check_says(root, monkeypatch, capsys, name):
+    """Word for word, before anything is compiled; and stops where the check says that it would."""
+
+    def begin(*_):
+        raise UserError("training begins")
+
+    monkeypatch.setattr("stlm_jax.training.train.Trainer", begin)
+    damage, expected = CASES[name]
+    damage(root / "nut")
+    status = check_data.main(arguments(root))
+    lines = capsys.readouterr().out.splitlines()
+    assert main(arguments(root, f"--workdir={root.parent / 'run'}")) == 2
+    *warnings, ending = capsys.readouterr().err.splitlines()
+    if status:
+        stop = next(line for line in lines if line.startswith("error: "))
+        assert ending == f"error: {stop.split(': ', 2)[2]}"
+        assert not (root.parent / "run").exists()
+    else:
+        checked = [line for line in lines if line.startswith("warning: ")]
+        first = {line.split(": ")[1]: line for line in reversed(checked)}
+        assert [line.split(": ")[1] for line in warnings if "not read" not in line] == [
+            kind
+            for kind in dict.fromkeys(line.split(": ")[1] for line in checked)
+            if kind != "not read"
+        ]
+        for line in warnings:
+            assert line in checked or line.startswith(first[line.split(": ")[1]] + " (and ")
+        assert {line for line in checked if "not read: " in line} <= set(warnings)
+        assert warnings and ending == "error: training begins"
+
+
+def test_files_that_are_not_read_are_named_before_a_refusal(root, monkeypatch, capsys):
+    for path in (root / "nut/train/good").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    assert main(arguments(root, f"--workdir={root.parent / 'run'}")) == 2
+    said, ending = capsys.readouterr().err.splitlines()
+    assert re.search(r"good: 3 not read, of a format .*\(000\.heic, 001\.heic, 002\.heic\)", said)
+    assert ending == "error: nut: there is no image to train on"
+
+
+def test_held_out_images_are_looked_at_before_training(root, monkeypatch, capsys):
+    settings = parse(arguments(root, "--config.calibration.held_out=0.3"))
+    dataset.prepare(settings.config)
+    (record,) = dataset.split_of(settings.config, "nut", "held_out")
+    record.image.write_bytes(b"")
+    monkeypatch.setattr("stlm_jax.training.train.build_stlm", lambda *_: 1 / 0)
+    options = (f"--workdir={root.parent / 'run'}", "--config.calibration.held_out=0.3")
+    assert main(arguments(root, *options)) == 2
+    assert re.search(rf"^error: cannot read {record.image} ", capsys.readouterr().err, re.M)
+
+
+def test_nothing_is_said_of_a_sound_set_and_of_what_lies_around_it(root, capsys):
+    """Licences and tables beside the folders of images, systems' clutter, our own runs."""
+    write_files(root, "nut/run/results/panels/a.png")
+    for name in ("nut/license.txt", "nut/readme.md", "nut/train/good/Thumbs.db",
+                 "nut/test/.DS_Store", "nut/test/good/._000.png", "nut/run/run.json"):  # fmt: skip
+        (root / name).write_text("{}")
+    assert check_data.main(arguments(root)) == 0
+    assert "no problem found" in capsys.readouterr().out
+    settings = parse(arguments(root))
+    dataset.prepare(settings.config)
+    dataset.check(settings.config)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_good_images_in_capital_letters_holds_good_images(root, capsys):
+    (root / "nut/test/good").rename(root / "nut/test/Good")
+    (root / "nut/train/good").rename(root / "nut/train/GOOD")
+    assert check_data.main(arguments(root)) == 0
+    printed = capsys.readouterr().out
+    assert "no problem found" in printed
+    assert re.search(r"\| nut +\| train +\| good +\| +3 \|", printed)
+    assert re.search(r"\| nut +\| test +\| good +\| +1 \|", printed)
 
 
 def test_rotation_is_configured_by_category():

@@ -8,6 +8,7 @@ from stlm_jax import config as configuration
 from stlm_jax.config import BY_CATEGORY, KEYS, check, default, flatten, is_other_training
 from stlm_jax.data import dataset
 from stlm_jax.data.geometry import GEOMETRIES
+from stlm_jax.data.masks import RULES
 from stlm_jax.data.sources.registry import SOURCES
 from stlm_jax.models.build import ENCODERS, SAM_VARIANTS
 from stlm_jax.runtime.errors import UserError
@@ -19,6 +20,7 @@ from stlm_jax.training.rotation import POLICIES
     [
         ("data.source", SOURCES),
         ("data.geometry", GEOMETRIES),
+        ("data.mask", RULES),
         ("data.on_error", ("raise", dataset.SKIP)),
         ("data.rotation.default", POLICIES),
         ("teacher.name", SAM_VARIANTS),

@@ -45,6 +45,7 @@ def scan(root: StrPath, category: str) -> Listing:
             # Without it a defective image could not be told from a good one.
             raise UserError(f"{labels} is missing: it says which images are defective")
         masks = _find_masks(labels)
+        listing.folders.append(place)
         images = images_if_any(place)
         if not images:
             listing.empty.append(place)

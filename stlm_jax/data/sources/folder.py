@@ -10,7 +10,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stlm_jax.data.folders import StrPath, list_images, subfolders
+from stlm_jax.data.folders import StrPath, list_images, same_name, subfolders
 from stlm_jax.data.records import Listing
 from stlm_jax.data.sources.layout import (
     DEFECT,
@@ -94,11 +94,17 @@ class Directories:
             folders = [Path(self.mask_dir), *subfolders(Path(self.mask_dir))]
             files = [path for folder in folders for path in list_images(folder)]
             listing.stray_masks.extend(strays(files, listing.records))
+        places = (getattr(self, key) for key in FOLDER_KEYS)
+        listing.folders.extend(Path(place) for place in places if place)
         return listing
 
     def _add_defects(self, listing: Listing, folder: Path) -> None:
         others = [Path(place).resolve() for place in (self.train_dir, self.test_good_dir) if place]
-        places = [(p, p.name) for p in subfolders(folder) if p.resolve() not in others]
+        places = [
+            (p, GOOD if same_name(p.name, GOOD) else p.name)
+            for p in subfolders(folder)
+            if p.resolve() not in others
+        ]
         if list_images(folder):
             places.insert(0, (folder, DEFECT))
         for place, defect in places:

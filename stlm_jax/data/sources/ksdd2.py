@@ -39,6 +39,7 @@ def scan(root: StrPath, category: str) -> Listing:
     listing = Listing([])
     for split, anomalous in (("train", "unused"), ("test", "test")):
         folder = Path(root) / split
+        listing.folders.append(folder)
         images = [p for p in images_if_any(folder) if p.stem.isdecimal()]
         if not images:
             listing.empty.append(folder)

@@ -9,7 +9,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stlm_jax.data.folders import StrPath, images_if_any, is_image, subfolders, visible
+from stlm_jax.data.folders import (
+    StrPath,
+    images_if_any,
+    is_image,
+    same_name,
+    subfolder,
+    subfolders,
+    visible,
+)
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.runtime.errors import UserError
 
@@ -119,7 +127,7 @@ class Tree:
 
     def is_category(self, folder: Path) -> bool:
         """Whether `folder` is laid out as a category."""
-        return (folder / "train" / self.good).is_dir()
+        return subfolder(folder / "train", self.good).is_dir()
 
     def scan(self, root: StrPath, category: str) -> Listing:
         """What there is of a category: train, validation, test by defect type, by file name."""
@@ -133,13 +141,13 @@ class Tree:
     def scan_folder(self, base: Path, category: str) -> Listing:
         """As `scan`, for the category whose folder is `base`."""
         listing = Listing([])
-        add_images(listing, base / "train" / self.good, category, "train")
+        add_images(listing, subfolder(base / "train", self.good), category, "train")
         for kind in subfolders(base / self.validation) if self.validation else ():
-            no_masks: Masks | None = None if kind.name == self.good else {}
+            no_masks: Masks | None = None if same_name(kind.name, self.good) else {}
             add_images(listing, kind, category, "validation", kind.name, no_masks)
         truth = base / self.ground_truth
         for kind in subfolders(base / self.test):
-            if kind.name == self.good:
+            if same_name(kind.name, self.good):
                 add_images(listing, kind, category, "test")
             elif kind != truth:
                 masks = self.find_masks(truth / kind.name)
@@ -147,4 +155,7 @@ class Tree:
         for kind in subfolders(truth):
             files = sorted(filter(is_image, kind.rglob("*")))
             listing.stray_masks.extend(strays(files, listing.records))
+        own = ("train", self.validation, self.test, self.ground_truth)
+        listing.folders.extend(base / name for name in own if name)
+        listing.around.append(base)
         return listing

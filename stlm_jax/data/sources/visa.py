@@ -64,7 +64,7 @@ def scan(root: StrPath, category: str) -> Listing:
         split = "unused" if split == "train" else split
         records.append(Record(image, mask, 1, ANOMALY, category, split))
     masks = images_if_any(root / category / "Data" / "Masks" / "Anomaly")
-    return Listing(records, strays(masks, records))
+    return Listing(records, strays(masks, records), folders=[root / category / "Data"])
 
 
 READER = Reader(
