@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from conversion.exports.arguments import check_output, command_parser, run_command
+from conversion.exports.arguments import check_output, checkpoint_parser, run_command
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
@@ -156,11 +156,8 @@ def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = Non
 
 def main(command_line: list[str] | None = None) -> int:
     """Runs the command line; the exit status."""
-    parser = command_parser(
+    parser = checkpoint_parser(
         "to_torch", "Write a model as a checkpoint of the published names, for PyTorch."
-    )
-    parser.add_argument(
-        "checkpoint", type=Path, metavar="CKPT", help="a weights file or a run's category folder"
     )
     parser.add_argument(
         "output",

@@ -1,5 +1,6 @@
 """The command line: which configuration, which folder, what to do.
 
+Without --config the configuration is that of the run in --workdir, as its `config.json` has it.
 Every key of the configuration is an option of its own, `--config.KEY=VALUE`. What is wrong with
 one is answered with one line that names it and says what it may be.
 """
@@ -17,12 +18,15 @@ import ml_collections
 from stlm_jax import config as configuration
 from stlm_jax.config.rules import wrong_type
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.workdir import CONFIG, stored_config
 
 MODES = ("train", "evaluate", "predict")
 USAGE = """\
 usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.KEY=V]
+       python -m stlm_jax.main --workdir=DIR [--mode=MODE] [--config.KEY=V]
 
-  --config   a Python file with get_config(), such as configs/demo.py
+  --config   a Python file with get_config(), such as configs/demo.py;
+             without it the settings are those that the run in --workdir was trained with
   --workdir  the folder of the run; default: runs/<name of the config file>
   --mode     train (default; resumes, then evaluates) | evaluate | predict
   --config.KEY=V  changes a key of the configuration, e.g. --config.train.steps=100"""
@@ -45,13 +49,12 @@ def parse(argv: Sequence[str]) -> Settings | None:
     """Reads `argv`, whose first element is the program's name; None after printing the help."""
     argv = [str(part) for part in argv]
     wants_help = bool({"--help", "-h"} & set(argv))
-    file = _option(_parser().parse_known_args(argv[1:])[0], "config")
-    if file is None and wants_help:
+    first = _parser().parse_known_args(argv[1:])[0]
+    file, folder = _option(first, "config"), _option(first, "workdir")
+    if file is None and folder is None and wants_help:
         print(f"{USAGE}\n\nwith --config=FILE --help lists every KEY and its value in FILE")
         return None
-    if file is None:
-        raise UserError("--config is missing: give a configuration, e.g. --config=configs/demo.py")
-    config = load_config(Path(file))
+    config = load_config(Path(file)) if file is not None else _config_of_run(folder)
     values = configuration.flatten(config)
     if wants_help:
         print(_help(values))
@@ -71,8 +74,8 @@ def parse(argv: Sequence[str]) -> Settings | None:
     if mode not in MODES:
         raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
     configuration.check(config)
-    workdir = _option(options, "workdir") or Path("runs") / Path(file).stem
-    return Settings(config, Path(workdir), mode, tuple(argv))
+    workdir = Path(folder) if folder is not None else Path("runs") / Path(file or "").stem
+    return Settings(config, workdir, mode, tuple(argv))
 
 
 def load_config(file: Path) -> ml_collections.ConfigDict:
@@ -90,6 +93,29 @@ def load_config(file: Path) -> ml_collections.ConfigDict:
         raise UserError(
             f"--config={file}: the file must have a get_config() that returns a ConfigDict"
         )
+    return config
+
+
+def _config_of_run(folder: str | None) -> ml_collections.ConfigDict:
+    """The configuration of the run in the folder of --workdir."""
+    if folder is None:
+        raise UserError(
+            "--config is missing: give a configuration, e.g. --config=configs/demo.py, or the "
+            "folder of a run, --workdir=DIR"
+        )
+    workdir = Path(folder)
+    if not (workdir / CONFIG).is_file():
+        above = workdir.resolve().parent
+        there = f", or --workdir={above}" if (above / CONFIG).is_file() else ""
+        raise UserError(
+            f"--workdir={folder}: no run was trained there, {CONFIG} is missing: give its "
+            f"configuration, e.g. --config=configs/own.py{there}"
+        )
+    config = stored_config(workdir)
+    try:
+        configuration.check(config)
+    except UserError as error:
+        raise UserError(f"{workdir / CONFIG}: {error}") from None
     return config
 
 

@@ -3,7 +3,8 @@
 WORKDIR/config.json, run.json, compilation_cache/
 WORKDIR/CATEGORY/checkpoints/, calibration.json, metrics.jsonl, TensorBoard events
 WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
-WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures
+WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures, unless config.predict.output
+names another folder
 """
 
 import datetime
@@ -56,19 +57,42 @@ def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
     # A key that came after the run was made had the effect of its default.
     before = flatten(_as_stored(default())) | flatten(read_config(path))
     now = flatten(_as_stored(config))
+    changes, remedies = [], []
     for key in [*now, *(k for k in before if k not in now)]:
         old, new = before.get(key, "absent"), now.get(key, "absent")
         if old != new and is_other_training(key, config.optimizer.decay):
-            raise UserError(
-                f"{workdir} was trained with config.{key}={_shown(old)}, now it is {_shown(new)}: "
-                f"use another --workdir, or --config.{key}={_shown(old)} to go on with this one"
-            )
+            changes.append(f"config.{key}={_shown(old)}, now it is {_shown(new)}")
+            remedies.append(f"--config.{key}={_shown(old)}")
+    if changes:
+        raise UserError(
+            f"{workdir} was trained with {'; '.join(changes)}: use another --workdir, or "
+            f"{' '.join(remedies)} to go on with this one, which --workdir={workdir} without "
+            "--config=FILE takes from there"
+        )
+
+
+def stored_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The configuration that the run in `workdir` was trained with.
+
+    A key that came after the run was made is its default.
+    """
+    path, config = workdir / CONFIG, default()
+    stored = read_config(path)
+    try:
+        with config.unlocked():
+            config.update(stored)  # lists, JSON's only kind, become the tuples that they were
+    except (TypeError, ValueError, AttributeError) as error:  # a value in place of a group
+        raise UserError(f"{path}: not a configuration of this release ({error})") from error
+    return config
 
 
 def read_config(path: Path) -> ml_collections.ConfigDict:
     """The configuration that a run was trained with, from its `config.json`."""
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("it holds no keys")
+        return ml_collections.ConfigDict(content)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it says what the run was trained with") from None
     except (ValueError, TypeError) as error:

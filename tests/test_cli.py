@@ -331,6 +331,7 @@ def test_prediction_refuses_what_it_cannot_use(place, capsys):
     status = main(command(place, *options, f"--config.predict.input={place / 'none.png'}"))
     one_line_of_error(capsys, status, r"none\.png: no such file or folder")
     (place / "text.png").write_text("no image")
+    options += [f"--config.predict.output={place / 'nothing'}"]
     status = main(command(place, *options, f"--config.predict.input={place / 'text.png'}"))
     one_line_of_error(capsys, status, r"cannot read .*text\.png")
 

@@ -16,15 +16,39 @@ def command_parser(command: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m conversion.{command}", description=description)
 
 
+class _OfRun(argparse.ArgumentParser):
+    """A parser whose first argument, CKPT, may be given as `--workdir=DIR` too."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse's; the folder of a run becomes CKPT."""
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--workdir")
+        known, rest = first.parse_known_args(args)
+        ours = [known.workdir, *rest] if known.workdir else rest
+        arguments = super().parse_args(ours, namespace)
+        del arguments.workdir
+        return arguments
+
+
+def checkpoint_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """As `command_parser`, of a command that reads a trained model, CKPT."""
+    parser = _OfRun(prog=f"python -m conversion.{command}", description=description)
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CKPT",
+        help="a run's category folder, a weights file or a torch file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="in place of CKPT: the folder of a run of one category"
+    )
+    return parser
+
+
 def export_parser(command: str, output: str) -> argparse.ArgumentParser:
     """A parser of `python -m conversion.COMMAND CKPT OUT`; `output` describes OUT."""
-    parser = command_parser(
+    parser = checkpoint_parser(
         command, "Export a trained detector, with preprocessing and scoring inside."
     )
-    parser.add_argument(
-        "checkpoint", type=Path, help="a run's category folder, a weights file or a torch file"
-    )
-    parser.add_argument("output", type=Path, help=output)
+    parser.add_argument("output", type=Path, metavar="OUT", help=output)
     parser.add_argument(
         "--segmentation", type=Path, help="the FA module's torch file, where it is one of its own"
     )

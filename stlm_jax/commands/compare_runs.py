@@ -83,7 +83,8 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path) -> str:
         for category, values in runs[0].results.items()
     }
     seeds = [run.seed for run in runs]
-    text = _markdown(spreads, seeds)
+    paper = tables.paper_line(runs[0].settings.get("config.data.source", ""))
+    text = _markdown(spreads, seeds, paper)
     write_atomically(Path(out) / TABLE, text)
     write_atomically(Path(out) / TABLE_CSV, _csv(spreads))
     content = {
@@ -118,7 +119,7 @@ def _check_alike(first: _Run, run: _Run) -> None:
             )
 
 
-def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int]) -> str:
+def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int], paper: str) -> str:
     rows = [
         [name, *("-" if math.isnan(s.mean) else f"{percent(s.mean)} ± {percent(s.std)}"
                  for s in values.values())]
@@ -129,7 +130,7 @@ def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int]) -> str:
     return (
         tables.align([["category", *map(tables.heading, spreads[MEAN])], *rows])
         + f"\nMean ± sample standard deviation over {len(seeds)} seeds ({listed}), in per cent."
-        + f"\n\n{tables.PAPER}\n"
+        + (f"\n\n{paper}\n" if paper else "\n")
     )
 
 

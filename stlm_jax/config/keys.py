@@ -130,7 +130,9 @@ KEYS: dict[str, Key] = {
     "calibration.pixel_quantile": Key(0.999, between(0.9, 1), "of good images' pixels", NOTHING),
     "report.gallery": Key(60, at_least(0), "panels a category: 15 stay below 40 MB", NOTHING),
     "report.thumbnail": Key(256, between(32, 1024), "pixels: four pictures fit a screen", NOTHING),
-    "predict.input": Key("", ANY, "an image or a folder of images", NOTHING),
+    "predict.input": Key("", ANY, "an image, or a folder with its sub-folders", NOTHING),
+    "predict.output": Key("", ANY, "a folder; empty: WORKDIR/results/predict/CATEGORY", NOTHING),
+    "predict.overwrite": Key(False, ANY, "replace what lies in the output folder", NOTHING),
     "predict.tile": Key(0, _TILE, "side of overlapping tiles in pixels; 0: whole images", NOTHING),
 }
 

@@ -8,6 +8,7 @@ from stlm_jax.drawing.colours import ABOVE_THRESHOLD, OUTLINE, Scale, blend_map,
 from stlm_jax.drawing.encode import encode
 from stlm_jax.runtime.files import write_atomically
 
+ENDINGS = {"map": ".map.png", "overlay": ".overlay.png"}  # of the pictures' names
 _ROWS = 256  # handled at once: temporary arrays are much larger than the pictures
 _FULL = 65535  # of a map's file, where the map is 1
 
@@ -32,15 +33,14 @@ class MapPictures:
             self._map[rows] = np.rint(band * _FULL).astype(np.uint16)
 
     def save(self, directory: Path, name: str) -> dict[str, str]:
-        """Writes `<name>_map.png`, 16-bit grey, 65535 where the map is 1, and `<name>_overlay.png`.
+        """Writes `<name>.map.png`, 16-bit grey, 65535 where the map is 1, and `<name>.overlay.png`.
 
-        Returns:
-            Their paths as `map` and `overlay`.
+        `name` may have folders in it, which are made. Returns the paths as `map` and `overlay`.
         """
         self._outline()
         written = {}
         for kind, pixels in (("map", self._map), ("overlay", self._overlay)):
-            path = write_atomically(directory / f"{name}_{kind}.png", encode(pixels))
+            path = write_atomically(directory / f"{name}{ENDINGS[kind]}", encode(pixels))
             written[kind] = str(path)
         return written
 

@@ -1,88 +1,94 @@
 """Anomaly maps and scores of images outside the data set, whole or tile by tile."""
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ml_collections
 import numpy as np
 from PIL import Image
 
 from stlm_jax.data import dataset
-from stlm_jax.data.folders import list_images
 from stlm_jax.data.images import read_image, resize_map
 from stlm_jax.data.reader import View, readable
 from stlm_jax.data.sources.registry import ALL
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.overlay import MapPictures
 from stlm_jax.inference import calibration, tiling
+from stlm_jax.inference.inputs import as_utf8, check_output, find_inputs, printable
 from stlm_jax.inference.predict_views import require_finite_maps
 from stlm_jax.inference.predictor import Predictor
+from stlm_jax.inference.score_tables import score_tables
 from stlm_jax.inference.scores import largest, mean_of_largest
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_atomically, write_json
-from stlm_jax.runtime.progress import note, track
+from stlm_jax.runtime.interrupt import Interrupted
+from stlm_jax.runtime.progress import note, say, track
 from stlm_jax.weights.description import Calibration
-from stlm_jax.workdir import (
-    PREDICTIONS,
-    RESULTS,
-    SCORES_CSV,
-    SCORES_JSON,
-    check_same_run,
-    trained_categories,
-)
+from stlm_jax.workdir import PREDICTIONS, RESULTS, check_same_run, trained_categories
 
 Scores = dict[str, float]
 Prediction = tuple[int, MapPictures, Scores]  # of the image of that number
 _MAPS, _KINDS = ("map", "map_without_fa"), ("score", "score_without_fa")
 
 
-def predict(config: ml_collections.ConfigDict, workdir: Path) -> list[dict[str, Any]]:
+def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Predicts `config.predict.input`, an image or a folder of images, with one category's model.
 
-    Writes into `results/predict/<category>/`: `<name>_map.png` (16-bit grey, 65535 where the map
-    is 1) and `<name>_overlay.png`, both of the image's own size, `scores.csv` and `scores.json`.
+    Writes into `config.predict.output`, by default `results/predict/<category>/` of the work folder
+    `workdir`, `scores.csv` and `scores.json`, and for the image at `a/000.png` below the input
+    `a/000.png.map.png` (16-bit grey, 65535 where the map is 1) and `a/000.png.overlay.png`, both
+    of the image's own size. What is there is written over only with `config.predict.overwrite`.
 
-    Args:
-        config: of the run.
-        workdir: its folder.
-
-    Returns:
-        One {`image`, `score`, `score_without_fa`, `map`, `overlay`} an image, and of a calibrated
-        category `normalised_score`, above 0.5 where `is_anomalous`. Tiles are not judged:
-        thresholds are of whole images.
+    A row of the tables is {`image`, `score`, `score_without_fa`, `map`, `overlay`}, and of a
+    calibrated category `normalised_score`, above 0.5 where `is_anomalous`. Tiles are not judged:
+    thresholds are of whole images.
     """
     category = _category(config, workdir)
-    paths = input_images(config.predict.input)
+    output = Path(config.predict.output or workdir / RESULTS / PREDICTIONS / category)
+    inputs = find_inputs(config.predict.input, output)
     check_same_run(workdir, config)
-    directory = workdir / RESULTS / PREDICTIONS / category
+    check_output(output, inputs, config.predict.overwrite)
     predictor = Predictor(config)
     predictor.load(workdir / category)
-    names = _unique_stems(paths)
-    known = _calibration(config, workdir / category)
+    known = calibration.load(workdir / category, config)
+    _note_what_judges(known, category, config.predict.tile > 0)
+    judging = None if config.predict.tile else known
+    # Whether tiles are judged or not, pictures have the colours of the report.
     scale = Scale.of(known.pixel_threshold if known else None)
     predictions = (predict_tiled if config.predict.tile else predict_whole)(
-        config, predictor, paths, scale
+        config, predictor, [one.path for one in inputs], scale
     )
-    rows: list[dict[str, Any]] = []
-    for index, pictures, scores in track(predictions, f"predict {category}", len(paths)):
-        judged = _judge(known, scores["score"]) if known else {}
-        written = pictures.save(directory, names[index])
-        rows.append({"image": str(paths[index]), **scores, **judged, **written})
-    if not rows:
-        raise UserError(f"config.predict.input={config.predict.input}: no image can be read")
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(directory / SCORES_CSV, table.getvalue())
-    write_json(directory / SCORES_JSON, rows)
-    for row in rows:
-        print(f"{row['score']:.4f}  {row['image']}")
-    note(f"written to {directory}")
-    return rows
+    count = defective = 0
+    try:
+        with score_tables(output) as add_row:
+            for index, pictures, scores in track(predictions, f"predict {category}", len(inputs)):
+                judged = _judge(judging, scores["score"]) if judging else {}
+                written = pictures.save(output, inputs[index].name)
+                image = inputs[index].path
+                paths = {kind: as_utf8(path) for kind, path in written.items()}
+                add_row({"image": as_utf8(image), **scores, **judged, **paths})
+                say(_line(scores["score"], judged, printable(image)))
+                count += 1
+                defective += bool(judged.get("is_anomalous"))
+            if not count:
+                raise UserError(
+                    f"config.predict.input={config.predict.input}: no image can be read"
+                )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped after {count} of {len(inputs)} images, whose pictures are in {output}; the "
+            "same command with --config.predict.overwrite=True begins again"
+        ) from None
+    if judging:
+        note(f"{defective} of {count} images are defective: score above {judging.threshold:.4g}")
+    note(f"written to {output}")
+
+
+def _line(score: float, judged: Mapping[str, float], image: str) -> str:
+    """What is printed of an image: score, verdict where there is a threshold, name."""
+    verdict = ""
+    if "is_anomalous" in judged:
+        verdict = "defective  " if judged["is_anomalous"] else "good       "
+    return f"{score:.4f}  {verdict}{image}"
 
 
 def predict_whole(
@@ -162,43 +168,15 @@ def _category(config: ml_collections.ConfigDict, workdir: Path) -> str:
     return categories[0]
 
 
-def _calibration(config: ml_collections.ConfigDict, folder: Path) -> Calibration | None:
-    known = calibration.load(folder, config)
+def _note_what_judges(known: Calibration | None, category: str, tiled: bool) -> None:
     if known is None:
-        note(f"{folder.name}: no threshold is stored; --mode=train, run again, estimates one")
-    elif config.predict.tile:
-        note(f"{folder.name}: the threshold is of whole images, tiles are not judged by it")
-        return None
-    return known
+        note(f"{category}: no threshold is stored; --mode=train, run again, estimates one")
+    elif tiled:
+        note(f"{category}: the threshold is of whole images, tiles are not judged by it")
 
 
 def _judge(known: Calibration, score: float) -> dict[str, float]:
     return {
         "normalised_score": float(known.normalise(score)),
-        "is_anomalous": score > known.threshold,
+        "is_anomalous": bool(score > known.threshold),
     }
-
-
-def input_images(name: str) -> list[Path]:
-    """The image files that `config.predict.input` names, sorted."""
-    if not name:
-        raise UserError(
-            "config.predict.input is empty: give an image or a folder, --config.predict.input=PATH"
-        )
-    path = Path(name)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"config.predict.input={name}: no such file or folder")
-    images = list_images(path)
-    if not images:
-        raise UserError(f"config.predict.input={name}: the folder holds no image")
-    return images
-
-
-def _unique_stems(paths: list[Path]) -> list[str]:
-    """File names without suffix; with it where two files differ in nothing else."""
-    stems = [path.stem for path in paths]
-    return [
-        path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_") for path in paths
-    ]

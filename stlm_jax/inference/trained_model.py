@@ -5,7 +5,6 @@ from pathlib import Path
 
 import ml_collections
 
-from stlm_jax import config as configuration
 from stlm_jax.inference import calibration
 from stlm_jax.models.build import build_stlm
 from stlm_jax.models.initialization import variable_shapes
@@ -16,7 +15,7 @@ from stlm_jax.weights import layouts
 from stlm_jax.weights.checkpoint import Checkpoints
 from stlm_jax.weights.description import Calibration, Description
 from stlm_jax.weights.load import Variables, check_tree, read_file
-from stlm_jax.workdir import CHECKPOINTS, CONFIG, read_config, trained_categories
+from stlm_jax.workdir import CHECKPOINTS, CONFIG, stored_config, trained_categories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +93,7 @@ def _from_run(folder: Path) -> TrainedModel:
         folder = folder / trained[0]
     if not (folder / CHECKPOINTS).is_dir():
         raise UserError(f"{folder}: not a run's category folder, it holds no {CHECKPOINTS}/")
-    config = configuration.default()
-    with config.unlocked():
-        config.update(read_config(folder.parent / CONFIG))
+    config = stored_config(folder.parent)
     model = build_stlm(config)
     _, variables = restore_student(folder, model)
     return TrainedModel(model, variables, config, folder.name, calibration.load(folder))

@@ -143,7 +143,7 @@ def _figure(width: float, height: float, text: float):
 
 
 def _svg(figure, name: str) -> str:
-    """The figure as SVG to stand inside HTML: no names, no fonts, no address, few digits."""
+    """The figure as SVG to stand inside HTML: no names, no fonts, no address."""
     buffer = io.StringIO()
     with _matplotlib().rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -156,7 +156,6 @@ def _svg(figure, name: str) -> str:
     svg = re.sub(r'<g id="[^"]*"(/?)>', lambda g: "" if g[1] else "<g>", svg)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)  # matplotlib before 3.11
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    svg = re.sub(r"(\d+\.\d{2})\d+", r"\1", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return re.sub(r"\s*\n\s*", " ", svg).strip()

@@ -70,7 +70,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
     page = template.generate(
         facts=run_facts.of_run(run, path.parent.parent),
         headline=summary.headline(run),
-        paper=tables.PAPER,
+        paper=tables.paper_line(run.config.data.source),
         metrics=summary.metrics_table(run),
         calibration=summary.calibration_table(run),
         sections=(_section(index, category, run) for index, category in enumerate(run.categories)),

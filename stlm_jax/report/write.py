@@ -24,7 +24,8 @@ def write_results(run: RunResult, workdir: Path) -> None:
     """Writes tables, details, report and events of a run, and prints the table."""
     directory = workdir / RESULTS
     results = {category.category: category.metrics for category in run.categories}
-    closing = f"\nCost: {run.cost.sentence()}.\n\n{tables.PAPER}\n"
+    paper = tables.paper_line(run.config.data.source)
+    closing = f"\nCost: {run.cost.sentence()}.\n" + (f"\n{paper}\n" if paper else "")
     tables.write_tables(directory, results, closing)
     write_json(directory / DETAILS, details_json.content(run))
     print(tables.format_table(results) + closing, end="")

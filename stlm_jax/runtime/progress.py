@@ -1,4 +1,4 @@
-"""What a person sees while the program works: notes, and the progress of loops, all on stderr."""
+"""What a person sees while the program works: notes and the progress of loops on stderr."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -18,6 +18,13 @@ def note(message: str) -> None:
     clear = tqdm.external_write_mode(sys.stderr) if sys.stderr.isatty() else nullcontext()
     with clear:
         print(message, file=sys.stderr, flush=True)
+
+
+def say(line: str) -> None:
+    """Prints one line to stdout, above a progress line that is there."""
+    clear = tqdm.external_write_mode(sys.stdout) if sys.stderr.isatty() else nullcontext()
+    with clear:
+        print(line, flush=True)
 
 
 class Progress(tqdm):

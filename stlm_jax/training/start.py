@@ -9,7 +9,15 @@ from stlm_jax.models.initialization import random_variables, variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.progress import note
 from stlm_jax.weights.load import Variables, check_tree, read_file, read_student, sam_name
+
+SAM_IS_BETTER = (
+    "the teacher is the small one that ships with stlm_jax; SAM's weights are better and want a "
+    "GPU: fetch https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth (375 MB) and "
+    "train with --config=configs/folder.py --config.teacher.name=vit_b "
+    "--config.teacher.checkpoint=sam_vit_b_01ec64.pth"
+)
 
 
 def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:
@@ -31,6 +39,8 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
             f"config.teacher.checkpoint is empty: give the weights file of SAM {name}"
             " (--config.teacher.checkpoint=FILE), or 'random' for an untrained teacher"
         )
+    if checkpoint == "demo" and not config.data.demo:
+        note(SAM_IS_BETTER)
     weights = read_file(checkpoint)
     actual = sam_name(checkpoint, weights)
     if actual != name:

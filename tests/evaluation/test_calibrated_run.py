@@ -162,6 +162,7 @@ def test_prediction_judges(place, detector, stored, images):
     (row, *_) = json.loads((place / "run/results/predict/disc/scores.json").read_text())
     assert isinstance(row["is_anomalous"], bool)
 
-    assert main([*predict, "--config.predict.tile=48"]) == 0  # thresholds are of whole images
+    again = ("--config.predict.tile=48", "--config.predict.overwrite=True")
+    assert main([*predict, *again]) == 0  # thresholds are of whole images
     (row, *_) = json.loads((place / "run/results/predict/disc/scores.json").read_text())
     assert "is_anomalous" not in row

@@ -38,4 +38,4 @@ def test_training_without_masks_and_without_test_images(tmp_path, capsys):
     assert "needs one category of disc, ring: choose" in capsys.readouterr().err
     shutil.rmtree(run / "ring")
     assert main(predict) == 0
-    assert len(list((run / "results/predict/disc").glob("*_map.png"))) == 2
+    assert len(list((run / "results/predict/disc").glob("*.map.png"))) == 2

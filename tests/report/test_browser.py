@@ -78,6 +78,17 @@ def test_opens_without_requests_errors_or_overflow(browser, address, scheme, wid
     page.close()
 
 
+@pytest.mark.parametrize("width", [1200, 1280, 1440, 1920])
+def test_no_table_of_the_run_is_cut_off(browser, address, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(address)
+    captions = ["Metrics, %", "Calibration, and how often it is wrong"]
+    for caption in captions:
+        region = page.get_by_role("region", name=caption)
+        assert region.evaluate("(e) => e.scrollWidth - e.clientWidth") <= 0, caption
+    page.close()
+
+
 def contrast(page, selector):
     """WCAG's contrast of a text with the page's background."""
     text, background = page.evaluate(

@@ -51,6 +51,16 @@ def test_histogram_holds_all_images_wherever_the_threshold_is(threshold, shift):
     assert sum(counts.values()) == pytest.approx(40, rel=0.02)
 
 
+@pytest.mark.parametrize("threshold", [0.0599, 0.05986, 0.00123, 0.5, 12.34, 1e-7])
+def test_the_histogram_names_the_threshold_and_its_ticks_as_they_are(threshold):
+    svg = score_histogram("a", [0.2 * threshold], [1.7 * threshold], threshold)
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    (said,) = [text for text in texts if text.startswith("threshold ")]
+    assert float(said.removeprefix("threshold ")) == pytest.approx(threshold, rel=5e-3)
+    ticks = re.findall(r"text-anchor: middle[^>]*>([\d.]+)<", svg)
+    assert len(set(ticks)) == len(ticks)
+
+
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5]])
 def test_histogram_of_few_or_equal_scores(scores):
     counts = bars(score_histogram("a", scores, [], 0.5))
