@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ml_collections
 
-from stlm_jax.runtime.exit_status import exit_status
+from stlm_jax.runtime.exit_status import end, exit_status
 
 STOPPED = "stopped; run the same command again to go on"
 
@@ -64,4 +64,4 @@ def evaluate_and_report(config: ml_collections.ConfigDict, workdir: Path) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -18,6 +18,8 @@ import ml_collections
 from stlm_jax import config as configuration
 from stlm_jax.config.rules import wrong_type
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.text import printable
 from stlm_jax.workdir import CONFIG, stored_config
 
 MODES = ("train", "evaluate", "predict")
@@ -63,7 +65,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
     for argument in rest:
         raise UserError(_unknown(argument, config))
     for key, default in values.items():
-        text = getattr(options, f"config.{key}")
+        text = _last(key, getattr(options, f"config.{key}"))
         if text is not None:
             *groups, leaf = key.split(".")
             place = config
@@ -75,6 +77,11 @@ def parse(argv: Sequence[str]) -> Settings | None:
         raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
     configuration.check(config)
     workdir = Path(folder) if folder is not None else Path("runs") / Path(file or "").stem
+    if str(workdir.absolute()) != printable(str(workdir.absolute())):
+        raise UserError(
+            f"--workdir={printable(str(workdir))}: its path is not UTF-8 or holds a control "
+            "character, which checkpoints cannot have: use another"
+        )
     return Settings(config, workdir, mode, tuple(argv))
 
 
@@ -87,11 +94,18 @@ def load_config(file: Path) -> ml_collections.ConfigDict:
     try:
         function = runpy.run_path(str(file)).get("get_config")
         config = function() if function else None
-    except Exception as error:  # whatever a user's file raises
+    except (Exception, SystemExit) as error:  # whatever a user's file raises
         raise UserError(f"--config={file}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
             f"--config={file}: the file must have a get_config() that returns a ConfigDict"
+        )
+    missing = configuration.missing(config)
+    if missing:
+        raise UserError(
+            f"--config={file}: what get_config() returns lacks {missing[0]}"
+            f"{f' and {len(missing) - 1} other keys' if missing[1:] else ''}: let it begin with "
+            "stlm_jax.config.default() and change what differs"
         )
     return config
 
@@ -123,15 +137,24 @@ def _parser(keys: Sequence[str] | dict[str, Any] = ()) -> argparse.ArgumentParse
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "workdir", "mode", *(f"config.{key}" for key in keys)):
         # A value may be missing, so that it is said here and not in argparse's words.
-        parser.add_argument(f"--{name}", dest=name, nargs="?", const=_MISSING)
+        parser.add_argument(f"--{name}", dest=name, nargs="?", const=_MISSING, action="append")
     return parser
 
 
 def _option(options: argparse.Namespace, name: str) -> str | None:
-    value = getattr(options, name)
-    if value is _MISSING or value == "":
+    given = getattr(options, name) or [None]
+    if _MISSING in given or "" in given:
         raise UserError(f"--{name}: the value is missing")
-    return value
+    if len(given) > 1:
+        raise UserError(f"--{name} is given {len(given)} times ({', '.join(given)}): give one")
+    return given[0]
+
+
+def _last(key: str, given: list[Any] | None) -> Any:
+    """The last of the texts that a key is given; None of none."""
+    if given and any(text != given[-1] for text in given):
+        note(f"warning: --config.{key} is given {len(given)} times, the last one counts")
+    return given[-1] if given else None
 
 
 def _value(key: str, text: Any, default: Any) -> Any:

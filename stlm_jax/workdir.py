@@ -1,6 +1,6 @@
 """The folder of a run: what its files are called, and what says with what it was made.
 
-WORKDIR/config.json, run.json, compilation_cache/
+WORKDIR/config.json, run.json, compilation_cache/, lock (while a process trains)
 WORKDIR/CATEGORY/checkpoints/, calibration.json, metrics.jsonl, TensorBoard events
 WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
 WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures, unless config.predict.output
@@ -18,12 +18,13 @@ from typing import Any
 
 import ml_collections
 
-from stlm_jax.config import default, flatten, is_other_training
+from stlm_jax.config import KEYS, default, flatten, is_like, is_other_training, key_of
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_atomically, write_json
 
 CONFIG = "config.json"
 RUN = "run.json"
+LOCK = "lock"  # of the process that trains
 COMPILATION_CACHE = "compilation_cache"
 CHECKPOINTS = "checkpoints"
 CALIBRATION = "calibration.json"
@@ -46,13 +47,23 @@ _LIBRARIES = (
 
 def trained_categories(workdir: Path) -> list[str]:
     """The names of the categories that have checkpoints, sorted."""
-    return sorted(folder.parent.name for folder in workdir.glob(f"*/{CHECKPOINTS}"))
+    folders = sorted(folder.parent for folder in workdir.glob(f"*/{CHECKPOINTS}"))
+    return [folder.name for folder in folders if newest_step(folder) is not None]
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint in a category's `folder`, unopened; None without one."""
+    steps = [int(p.name) for p in folder.glob(f"{CHECKPOINTS}/*") if p.name.isdecimal()]
+    return max(steps, default=None)
 
 
 def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Refuses a work folder that was trained with another configuration, naming what differs."""
+    """Refuses a work folder that was trained with another configuration, naming what differs.
+
+    Where no checkpoint was saved, nothing is settled: the start that failed may be mended.
+    """
     path = workdir / CONFIG
-    if not path.is_file():
+    if not path.is_file() or not trained_categories(workdir):
         return
     # A key that came after the run was made had the effect of its default.
     before = flatten(_as_stored(default())) | flatten(read_config(path))
@@ -91,12 +102,20 @@ def read_config(path: Path) -> ml_collections.ConfigDict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise TypeError("it holds no keys")
-        return ml_collections.ConfigDict(content)
+            raise TypeError(f"a {type(content).__name__}, not an object with keys")
+        config = ml_collections.ConfigDict(content)
+        for key, value in flatten(config).items():
+            known = key_of(key)
+            as_kept = tuple(value) if isinstance(value, list) else value
+            if any(name.startswith(f"{key}.") for name in KEYS) or (
+                known and not is_like(as_kept, known.default)
+            ):
+                raise TypeError(f"{key} is {value!r}"[:80])
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it says what the run was trained with") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a configuration ({error}); use another --workdir") from error
+    return config
 
 
 def read_run(workdir: Path) -> dict[str, Any]:

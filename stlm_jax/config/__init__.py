@@ -40,6 +40,19 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return flat
 
 
+def missing(config: ml_collections.ConfigDict) -> list[str]:
+    """The keys, and the groups of categories' keys, that a configuration should have and lacks."""
+    flat = flatten(config)
+    lacking = [name for name in KEYS if name not in flat]
+    for group in BY_CATEGORY:
+        place: Any = config
+        for part in group.split("."):
+            place = place.get(part) if isinstance(place, ml_collections.ConfigDict) else None
+        if not isinstance(place, ml_collections.ConfigDict):
+            lacking.append(group)
+    return lacking
+
+
 def key_of(name: str) -> Key | None:
     """What the table says of a key, such as `train.steps_of.screw`; None where there is none."""
     return KEYS.get(name) or BY_CATEGORY.get(name.rpartition(".")[0])
@@ -55,13 +68,18 @@ def check(config: ml_collections.ConfigDict) -> None:
             hint = f"; did you mean config.{near[0]}?" if near else ""
             raise UserError(f"config.{name}: there is no such key{hint}")
         is_list = isinstance(value, tuple)
-        if not isinstance(value, type(key.default)) or (
+        if not is_like(value, key.default) or (
             is_list and not (value and all(isinstance(part, str) for part in value))
         ):
             raise UserError(wrong_type(name, value, key.default))
         if not key.rule.accepts(value):
             raise UserError(f"--config.{name}={value}: {key.rule.text}")
     _check_together(values)
+
+
+def is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of the type of its key's default; true and false are no numbers."""
+    return isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _check_together(values: dict[str, Any]) -> None:

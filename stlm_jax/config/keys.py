@@ -5,7 +5,7 @@
 
 from typing import Any, NamedTuple
 
-from stlm_jax.config.rules import ANY, Rule, at_least, below, between, one_of
+from stlm_jax.config.rules import ANY, MOST, Rule, at_least, below, between, one_of
 
 MAX_PERLIN_EXPONENT = 6  # the table of gradients is made for lattices of up to 2^6 cells an axis
 
@@ -37,13 +37,17 @@ MVTEC_AD = (  # its categories
 )  # fmt: skip
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
+_LARGEST = 16384  # pixels, sixteen times the published side
+
 _RESOLUTION = Rule(
-    lambda v: v in ("image_size", "native") or (v.isdecimal() and int(v) >= 16),
-    "must be image_size, native or a number of pixels from 16 up, such as 256",
+    lambda v: v in ("image_size", "native") or (v.isdecimal() and 16 <= float(v) <= _LARGEST),
+    f"must be image_size, native or a number of pixels in 16..{_LARGEST}, such as 256",
 )
-_IMAGE_SIZE = Rule(lambda v: v >= 32 and v % 16 == 0, "must be a multiple of 16 from 32 up")
+_IMAGE_SIZE = Rule(
+    lambda v: 32 <= v <= _LARGEST and v % 16 == 0, f"must be a multiple of 16 in 32..{_LARGEST}"
+)
 _QUANTILE = Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1")
-_TILE = Rule(lambda v: v == 0 or v >= 32, "must be 0, or 32 or more")
+_TILE = Rule(lambda v: v == 0 or 32 <= v <= MOST, f"must be 0, or 32 or more, at most {MOST}")
 _ROTATION = one_of("none", "small", "right_angles")
 _TEACHERS = one_of("vit_b", "vit_l", "vit_h", "mobile_sam", "demo", "vit_tiny")
 _ENCODERS = one_of("tiny_vit_5m", "tiny_vit_demo", "tiny_vit_test")

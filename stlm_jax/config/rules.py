@@ -30,10 +30,14 @@ class Rule:
 ANY = Rule()
 
 
-def at_least(least: int | float) -> Rule:
-    """Finite numbers from `least` up; whole ones where `least` is."""
-    text = f"{least} or more" if isinstance(least, int) else f"a number of {least:g} or more"
-    return Rule(lambda v: v >= least and math.isfinite(v), f"must be {text}")
+MOST = 2**31 - 1  # a step's number, like all whole numbers on the device, has 32 bits
+
+
+def at_least(least: int | float, most: int = MOST) -> Rule:
+    """Finite numbers from `least` up; where it is a whole one, whole ones up to `most`."""
+    if isinstance(least, int):
+        return Rule(lambda v: least <= v <= most, f"must be {least} or more, at most {most}")
+    return Rule(lambda v: v >= least and math.isfinite(v), f"must be a number of {least:g} or more")
 
 
 def between(least: float, most: float) -> Rule:

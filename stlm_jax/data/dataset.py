@@ -19,6 +19,7 @@ from stlm_jax.data.sources.registry import ALL, open_source
 from stlm_jax.data.textures import texture_files
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.text import printable
 
 SKIP = "skip"  # of config.data.on_error
 _MANY = 50  # images that take long enough for a line of progress at the start of a run
@@ -42,6 +43,11 @@ def prepare(config: ml_collections.ConfigDict) -> None:
             raise UserError(
                 f"config.data.categories: {place} has no {category!r}, it has "
                 f"{', '.join(there)}; choose with --config.data.categories=A,B"
+            )
+        if category != printable(category):  # it names folders of the run, which Orbax opens
+            raise UserError(
+                f"config.data.categories: the name {printable(category)} is not UTF-8 or holds a "
+                "control character: rename the folder"
             )
 
 

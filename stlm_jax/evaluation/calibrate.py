@@ -37,17 +37,22 @@ def calibrate_untested(config: ml_collections.ConfigDict, workdir: Path) -> None
     predictor = Predictor(config) if untested else None
     for category in untested:
         assert predictor
-        predictor.load(workdir / category)
-        load_or_calibrate(workdir / category, config, predictor, category)
+        step = predictor.load(workdir / category)
+        load_or_calibrate(workdir / category, config, predictor, category, step)
 
 
 def load_or_calibrate(
-    folder: Path, config: ml_collections.ConfigDict, predict: Predict, category: str
+    folder: Path,
+    config: ml_collections.ConfigDict,
+    predict: Predict,
+    category: str,
+    step: int | None = None,
 ) -> Calibration | None:
     """The calibration in `folder`; where none is there that fits, a new one by `predict`, stored.
 
     It is None, after a note, where the data set has only images to test on. Where there is no
-    `folder`, `WORKDIR/CATEGORY`, as of a model that was not trained here, nothing is written.
+    `folder`, `WORKDIR/CATEGORY`, as of a model that was not trained here, nothing is written. A
+    training may go on meanwhile: `step` is that of the checkpoint that `predict` has read.
     """
     stored = load_if_current(folder, config)
     if stored:
@@ -57,7 +62,7 @@ def load_or_calibrate(
         return None
     calibration = calibrate(config, predict, category)
     if folder.is_dir() and jax.process_index() == 0:
-        store(folder, calibration, config)
+        store(folder, calibration, config, step)
     return calibration
 
 

@@ -75,7 +75,7 @@ def _evaluate_category(
     draw_panels: DrawPanels,
 ) -> CategoryResult:
     category, label = folder.name, f"evaluate {folder.name}"
-    thresholds = _agreed(lambda: load_or_calibrate(folder, config, predictor, category))[0]
+    thresholds = _agreed(lambda: load_or_calibrate(folder, config, predictor, category, step))[0]
     # Spread evenly over the split, so that every defect has its share of panels.
     wanted = min(config.evaluate.panels, len(records))
     panels = np.unique(np.linspace(0, len(records) - 1, wanted).round().astype(int)).tolist()

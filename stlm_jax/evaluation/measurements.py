@@ -16,6 +16,7 @@ from stlm_jax.evaluation.error_rates import ErrorRates
 from stlm_jax.evaluation.results import ImageResult, most_wrong_first
 from stlm_jax.inference.predict_views import ImageMaps
 from stlm_jax.metrics import Accumulator, MetricError
+from stlm_jax.runtime.text import printable
 from stlm_jax.weights.description import Calibration
 
 
@@ -64,23 +65,24 @@ class Measurements:
     def add(self, image: TestImage, maps: ImageMaps) -> None:
         """Takes what the model says of an image; a MetricError names one that is not finite."""
         record, (mask, regions) = image.record, image.truth
+        defect = printable(record.defect)
         label, score = bool(record.label), float(maps.score)
         of_map = resize_map(maps.map, image.shape)
         score_without_fa = math.nan
         try:
-            self.with_fa.add(of_map, mask, score, label, record.defect, regions)
+            self.with_fa.add(of_map, mask, score, label, defect, regions)
             if maps.map_without_fa is not None and maps.score_without_fa is not None:
                 without, score_without_fa = maps.map_without_fa, float(maps.score_without_fa)
                 without = resize_map(without, image.shape)
-                self.without_fa.add(without, mask, score_without_fa, label, record.defect, regions)
+                self.without_fa.add(without, mask, score_without_fa, label, defect, regions)
             if self.rates:
                 self.rates.add(of_map, mask, score, label)
         except MetricError as error:
             raise MetricError(f"{record.image}: {error}") from error
         small = image.picture.shape[:2]
         self.images[image.place] = ImageResult(
-            name=f"{record.defect}/{record.image.stem}",
-            defect=record.defect,
+            name=f"{defect}/{printable(record.image.stem)}",
+            defect=defect,
             label=label,
             score=score,
             score_without_fa=score_without_fa,

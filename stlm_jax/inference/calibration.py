@@ -11,8 +11,9 @@ from stlm_jax.config import flatten
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
 from stlm_jax.weights.description import Calibration
-from stlm_jax.workdir import CALIBRATION
+from stlm_jax.workdir import CALIBRATION, newest_step
 
+_STEP = "step"  # of the checkpoint that was calibrated; files of the release before lack it
 _SCORE = "evaluate.score_top_k"
 _SETTINGS = ("calibration.quantile", "calibration.pixel_quantile", _SCORE)
 
@@ -20,7 +21,8 @@ _SETTINGS = ("calibration.quantile", "calibration.pixel_quantile", _SCORE)
 def load(folder: Path, config: ml_collections.ConfigDict | None = None) -> Calibration | None:
     """The calibration that is stored in a category's `folder`; None where there is none.
 
-    With `config`, None too where it is of scores that are computed otherwise.
+    With `config`, None too where it is of scores that are computed otherwise. None, whatever else,
+    where the weights are not those of the newest checkpoint: it was estimated beside a training.
     """
     stored = _read(folder)
     if stored is None or (config and not _agree(stored[1], config, (_SCORE,))):
@@ -35,14 +37,19 @@ def load_if_current(folder: Path, config: ml_collections.ConfigDict) -> Calibrat
 
 
 def store(
-    folder: Path, calibration: Calibration, config: ml_collections.ConfigDict | None = None
+    folder: Path,
+    calibration: Calibration,
+    config: ml_collections.ConfigDict | None = None,
+    step: int | None = None,
 ) -> None:
     """Writes `calibration.json` into a category's `folder`, whole or not at all.
 
-    With `config`, the values of the keys that it depends on are noted in it.
+    With `config`, the values of the keys that it depends on are noted in it; with `step`, that of
+    the checkpoint.
     """
     values = flatten(config) if config else {}
     made_with = {key: values[key] for key in _SETTINGS if key in values}
+    made_with |= {} if step is None else {_STEP: step}
     write_json(
         Path(folder) / CALIBRATION, {**dataclasses.asdict(calibration), "made_with": made_with}
     )
@@ -54,11 +61,14 @@ def forget(folder: Path) -> None:
 
 
 def _read(folder: Path) -> tuple[Calibration, dict[str, Any]] | None:
-    """What is stored, and the configuration that it was made with."""
+    """What is stored for the newest checkpoint, and the configuration that it was made with."""
     path = Path(folder) / CALIBRATION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         made_with = dict(content.pop("made_with"))
+        newest = newest_step(Path(folder))
+        if newest is not None and made_with.get(_STEP, newest) != newest:
+            return None
         return Calibration(**content), made_with
     except FileNotFoundError:
         return None

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -11,11 +10,11 @@ from stlm_jax.data.folders import is_image, visible
 from stlm_jax.drawing.overlay import ENDINGS
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.text import printable
 from stlm_jax.workdir import SCORES_CSV, SCORES_JSON
 
 _LONGEST = 225  # bytes of a name: with an ending, and while it is written, file systems take 255
 _KEPT = 190  # of a longer one
-_CONTROLS = ("Cc", "Zl", "Zp")  # Unicode's categories of what breaks lines, and of its kind
 
 
 class Input(NamedTuple):
@@ -122,16 +121,3 @@ def check_output(folder: Path, inputs: Sequence[Input], overwrite: bool) -> None
                 f"{printable(path)} is there, of an earlier prediction: give another folder, "
                 "--config.predict.output=DIR, or write over it with --config.predict.overwrite=True"
             )
-
-
-def as_utf8(name: str | Path) -> str:
-    """A file's name as text that can be written; bytes that are no UTF-8 are escaped."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
-
-
-def printable(name: str | Path) -> str:
-    """As `as_utf8`, in one line: control characters are escaped too."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _CONTROLS else c
-        for c in as_utf8(name)
-    )

@@ -14,7 +14,7 @@ from stlm_jax.data.sources.registry import ALL
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.overlay import MapPictures
 from stlm_jax.inference import calibration, tiling
-from stlm_jax.inference.inputs import as_utf8, check_output, find_inputs, printable
+from stlm_jax.inference.inputs import check_output, find_inputs
 from stlm_jax.inference.predict_views import require_finite_maps
 from stlm_jax.inference.predictor import Predictor
 from stlm_jax.inference.score_tables import score_tables
@@ -22,6 +22,7 @@ from stlm_jax.inference.scores import largest, mean_of_largest
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.interrupt import Interrupted
 from stlm_jax.runtime.progress import note, say, track
+from stlm_jax.runtime.text import as_utf8, printable
 from stlm_jax.weights.description import Calibration
 from stlm_jax.workdir import PREDICTIONS, RESULTS, check_same_run, trained_categories
 

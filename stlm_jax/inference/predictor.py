@@ -13,9 +13,9 @@ from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.inference.predict_views import ImageMaps, predict_views
 from stlm_jax.inference.trained_model import restore_student
 from stlm_jax.models.build import build_stlm
-from stlm_jax.runtime.compilation import jit
+from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.weights.load import Variables, read_student
-from stlm_jax.workdir import CHECKPOINTS
+from stlm_jax.workdir import newest_step
 
 
 class Predictor:
@@ -28,6 +28,7 @@ class Predictor:
         self._size, self._top_k = config.image_size, config.evaluate.score_top_k
         self._predict = jit(make_predict_fn(config, self._model), static_argnums=2)
         self._variables: Variables = {}
+        self._compiled = False
 
     def load(self, folder: Path) -> int:
         """Takes the weights of the newest checkpoint of a category's `folder`; returns its step.
@@ -36,7 +37,7 @@ class Predictor:
         the step is 0.
         """
         untrained = None
-        if not (folder / CHECKPOINTS).is_dir():
+        if newest_step(folder) is None:
             untrained = read_student(self._config.student.checkpoint, self._model)
         if untrained is not None and untrained.metadata["kind"] == "stlm":
             step, variables = 0, untrained.variables
@@ -64,4 +65,8 @@ class Predictor:
         )
 
     def _batch(self, pixels: np.ndarray) -> dict[str, jax.Array]:
-        return self._predict(self._variables, pixels, (self._size, self._size))
+        arguments = self._variables, pixels, (self._size, self._size)
+        if not self._compiled:
+            compile_apart(self._predict, *arguments)
+            self._compiled = True
+        return self._predict(*arguments)

@@ -24,7 +24,7 @@ def write_events(workdir: Path, run: RunResult) -> None:
         if not folder.is_dir():  # evaluated, but not trained here
             continue
         for path in folder.glob(f"events.*{_SUFFIX}"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         events = event_writer(folder, filename_suffix=_SUFFIX)
         if events is None:
             return

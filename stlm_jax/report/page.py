@@ -23,7 +23,7 @@ from stlm_jax.report import gallery, run_facts, summary, tables
 from stlm_jax.report.cells import percent
 from stlm_jax.report.charts import CURVES, curve_chart, score_histogram
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import open_atomically
+from stlm_jax.runtime.files import encoded, open_atomically
 
 _HERE = Path(__file__).parent
 _RATE_OF_CURVE = {"image_roc": "image", "pixel_roc": "pixel"}  # on which the threshold lies
@@ -82,7 +82,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
     )
     with open_atomically(path) as file:
         for part in page:  # a category at a time: the pictures are most of it
-            file.write(part.encode())
+            file.write(encoded(part))
     return path
 
 

@@ -16,6 +16,7 @@ from stlm_jax.report.panels import write_panels
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.text import printable
 from stlm_jax.weights.description import Calibration
 from stlm_jax.workdir import DETAILS, PANELS, REPORT, RESULTS
 
@@ -28,12 +29,12 @@ def write_results(run: RunResult, workdir: Path) -> None:
     closing = f"\nCost: {run.cost.sentence()}.\n" + (f"\n{paper}\n" if paper else "")
     tables.write_tables(directory, results, closing)
     write_json(directory / DETAILS, details_json.content(run))
-    print(tables.format_table(results) + closing, end="")
     try:
         write_report(directory / REPORT, run)
         write_events(workdir, run)
     except UserError as error:  # the report needs optional libraries, the numbers do not
         note(f"no report: {error}")
+    print(tables.format_table(results) + closing, end="")  # last: whoever reads it may have gone
     note(f"written to {directory}")
 
 
@@ -49,7 +50,10 @@ def panel_writer(config: ml_collections.ConfigDict, results: Path) -> DrawPanels
                 load_images(records, config.image_size),
                 [masks[i] if record.has_truth else None for i, record in enumerate(records)],
                 [image.map for image in images],
-                [f"{record.category}/{record.defect}/{record.image.stem}" for record in records],
+                [
+                    printable(f"{record.category}/{record.defect}/{record.image.stem}")
+                    for record in records
+                ],
                 [image.score for image in images],
                 Scale.of(calibration.pixel_threshold if calibration else None),
             )

@@ -1,11 +1,15 @@
 """How this package's programs are compiled."""
 
+import concurrent.futures
 import functools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from stlm_jax.runtime.interrupt import Interrupted
 
 # XLA's scheduler for CPU favours operations that could run side by side, of which few cores have
 # no use: the training step took twice the memory and, on two cores, a quarter more time.
@@ -20,6 +24,34 @@ def jit(function: Callable, **arguments: Any) -> Any:
         **arguments: of `jax.jit`.
     """
     return jax.jit(function, compiler_options=_options(jax.default_backend()), **arguments)
+
+
+def compile_apart(
+    program: Any, *arguments: Any, stop: Callable[[], bool] = lambda: False
+) -> jax.stages.Compiled:
+    """Compiles a program while Ctrl-C and SIGTERM are heard; its calls then compile nothing.
+
+    The compiler hears nothing for minutes, so it works in a thread, which an interrupted command
+    leaves behind.
+
+    Args:
+        program: what `jit` gave.
+        *arguments: of its call, or their shapes.
+        stop: looked at several times a second; once it is true, Interrupted is raised.
+    """
+    result: concurrent.futures.Future[jax.stages.Compiled] = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            result.set_result(program.lower(*arguments).compile())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while not concurrent.futures.wait([result], timeout=0.1).done:
+        if stop():
+            raise Interrupted("stopped while compiling")
+    return result.result()
 
 
 @functools.cache

@@ -1,33 +1,43 @@
 """How a command line ends: one line about what went wrong, and a status."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.interrupt import Interrupted, TerminateAsInterrupt
 
 CLOSED_PIPE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 STOPPED = "stopped; nothing was written"  # of a command that writes its files whole or not at all
+_NO_MEMORY = (
+    "memory does not suffice: lower image_size, train.batch_size, evaluate.batch_size, "
+    "data.texture_count or data.cache_gib, or take a machine with more"
+)
 
 
 def exit_status(command: Callable[[], int | None], stopped: str) -> int:
     """Runs a command: its own status or 0; 2 after one line about bad input; 130 when interrupted.
 
-    Where the reader of the output has gone, as after `| head`, it ends in silence with 1.
+    Where the reader of the output has gone, as after `| head`, it ends in silence with 1. An output
+    that was closed from the start, as by `>&-`, is written to nowhere.
 
     Args:
         command: what to run; SIGTERM stops it as Ctrl-C does.
         stopped: the line for a command that was interrupted and did not say how it ended.
     """
     try:
+        _open_streams()
         with TerminateAsInterrupt():
             status = command()
             sys.stdout.flush()
     except UserError as error:
         return _fail(f"error: {' '.join(str(error).split())}", BAD_INPUT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        for stream in (sys.stdout, sys.stderr):  # for the flush at exit
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return CLOSED_PIPE
     except OSError as error:
         if error.errno is None:
@@ -37,9 +47,41 @@ def exit_status(command: Callable[[], int | None], stopped: str) -> int:
         return _fail(f"\n{stop}", INTERRUPTED)
     except KeyboardInterrupt:
         return _fail(f"\n{stopped}", INTERRUPTED)
+    except Exception as error:
+        # JAX's own error of the kind cannot be named here without importing it.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(f"error: {_NO_MEMORY} ({' '.join(str(error).split())[:160]})", BAD_INPUT)
     return status or 0
 
 
+def end(status: int) -> NoReturn:
+    """Ends the process with a status; where that is not 0, at once.
+
+    Threads may still be at work then, on a compilation that nobody waits for or on files that are
+    gone. Python would wait for them, and they would print what they run into.
+    """
+    if status == 0:
+        sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _open_streams() -> None:
+    """Opens what the shell has closed, and has names of files that are not UTF-8 printed, too."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest free number is taken: else a file of ours would get it, and with it all
+            # that libraries write there.
+            file = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(file, "w" if number else "r", encoding="utf-8"))
+        elif number and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
 def _fail(line: str, status: int) -> int:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     return status

@@ -32,10 +32,15 @@ def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str) -> Path:
-    """Writes `content`, text as UTF-8, by `open_atomically`; returns the path."""
+    """Writes `content`, text by `encoded`, by `open_atomically`; returns the path."""
     with open_atomically(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(encoded(content) if isinstance(content, str) else content)
     return Path(path)
+
+
+def encoded(text: str) -> bytes:
+    r"""`text` as UTF-8, with `\udce9` for what has no such form: a file's name may be any bytes."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: str | os.PathLike, content: Any) -> Path:

@@ -1,12 +1,42 @@
 """How this process keeps its memory where the CPU computes."""
 
 import ctypes
+from pathlib import Path
 
 import jax
 
 # Of <malloc.h>, with what they are set to: nothing large is mapped apart, nothing given back.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# The machine's memory, whose line is the first, and limits of containers (cgroup 2 and 1).
+_LIMITS = (
+    "/proc/meminfo",
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 _SETTINGS = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
+
+
+def total_memory() -> int | None:
+    """Bytes that programs on the default device may take at most; None where that is not known.
+
+    Of the CPU it is the machine's memory or its container's limit.
+    """
+    if jax.default_backend() != "cpu":
+        return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    known = [_number(Path(file)) for file in _LIMITS]
+    return min((number for number in known if number), default=None)
+
+
+def _number(file: Path) -> int | None:
+    """The first number in a file, in bytes."""
+    try:
+        words = file.read_text().split()
+    except OSError:
+        return None
+    for word in words:
+        if word.isdecimal():
+            return int(word) * (1024 if "kB" in words else 1)
+    return None
 
 
 def keep_freed_memory() -> bool:

@@ -62,11 +62,11 @@ def _lines_until(path: Path, step: int) -> list[str]:
     if not path.is_file():
         return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):  # a line cut off when the process was killed
+        except (ValueError, KeyError, TypeError):  # a line cut off when the process was killed
             continue
     return kept
 

@@ -10,7 +10,7 @@ from typing import Self
 import jax
 
 from stlm_jax.runtime.metric_writer import MetricWriter
-from stlm_jax.runtime.progress import Progress
+from stlm_jax.runtime.progress import Progress, note
 from stlm_jax.runtime.timer import Timer
 from stlm_jax.workdir import TRAINING_METRICS
 
@@ -19,6 +19,13 @@ _SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to th
 
 class NotFiniteError(Exception):
     """A number of the training is infinite or nan; the text says which, and of which step."""
+
+
+def _words(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"about {seconds / length:.0f} {unit}"
+    return f"about {max(seconds, 1):.0f} s"
 
 
 class TrainingLog:
@@ -50,6 +57,13 @@ class TrainingLog:
             raise NotFiniteError(f"the loss became {values['loss']} at step {step}")
         self._progress.reach(step, {name: values[name] for name in _SHOWN})
         self.writer.write(step, values | {"steps_per_second": self._timer.rate(done)})
+
+    def announce(self, seconds: float) -> None:
+        """Says how long the steps will take, of which the first took so many `seconds`."""
+        left = self._progress.total - self._progress.n
+        note(
+            f"{self._progress.desc}: {seconds:.2g} s a step, {left} steps: {_words(seconds * left)}"
+        )
 
     @contextlib.contextmanager
     def pause(self, step: int) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """Training of every category, and the one training loop."""
 
 import functools
+import time
 import zlib
-from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from stlm_jax.config.rules import MOST
 from stlm_jax.data import dataset
 from stlm_jax.data.cache import GIB, ImageCache
 from stlm_jax.data.loader import TrainLoader
@@ -17,11 +18,13 @@ from stlm_jax.data.records import Record
 from stlm_jax.data.textures import read_texture_bank
 from stlm_jax.inference import calibration
 from stlm_jax.models.build import build_stlm
-from stlm_jax.runtime.compilation import jit
+from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.interrupt import Interrupted, StopRequest
+from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.profiler import Profiler
 from stlm_jax.runtime.progress import note
+from stlm_jax.training import memory
 from stlm_jax.training.log import NotFiniteError, TrainingLog
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.previews import Previews
@@ -34,13 +37,14 @@ from stlm_jax.training.state import (
 )
 from stlm_jax.training.step import train_step
 from stlm_jax.weights.checkpoint import Checkpoints, Restored
-from stlm_jax.workdir import CHECKPOINTS, PROFILE, check_same_run, write_run
+from stlm_jax.workdir import CHECKPOINTS, LOCK, PROFILE, check_same_run, write_run
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> None:
     """Trains what is not finished of `config.data.categories`.
 
-    SIGINT and SIGTERM raise Interrupted once the state is saved.
+    SIGINT and SIGTERM raise Interrupted once the state is saved. One process at a time trains in a
+    folder, others may read there.
 
     Args:
         config: of the run.
@@ -57,9 +61,21 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
     dataset.check(config)
     splits = {name: dataset.split_of(config, name, "train") for name in config.data.categories}
     totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
-    write_run(workdir, config, command)
+    with only_here(workdir / LOCK):
+        check_same_run(workdir, config)  # of a training that has ended since
+        _train_all(config, workdir, splits, totals, command)
+
+
+def _train_all(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    splits: dict[str, list[Record]],
+    totals: dict[str, int],
+    command: tuple[str, ...],
+) -> None:
     template = abstract_train_state(config, build_stlm(config))
     trainer: Trainer | None = None
+    settled = False
     for category, records in splits.items():
         folder = workdir / category
         with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep) as checkpoints:
@@ -73,10 +89,16 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
                     f"{totals[category]} asked for; raise config.train.steps or use another "
                     "--workdir"
                 )
-            if done == totals[category]:
+            finished = done == totals[category]
+            if not finished:
+                trainer = trainer or Trainer(config)
+            if not settled:  # now that nothing is missing, no sooner
+                write_run(workdir, config, command)
+                settled = True
+            if finished:
                 note(f"{category}: finished before, {done} steps")
                 continue
-            trainer = trainer or Trainer(config)
+            assert trainer
             try:
                 trainer.fit(category, records, totals[category], folder, checkpoints, restored)
             except NotFiniteError as error:
@@ -94,7 +116,13 @@ def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -
     """Steps of a category with so many good images; the last partial batch is dropped."""
     train = config.train
     steps = train.steps_of.get(category, train.steps)
-    return steps or train.epochs * (images // train.batch_size)
+    steps = steps or train.epochs * (images // train.batch_size)
+    if steps > MOST:
+        raise UserError(
+            f"--config.train.epochs={train.epochs}: are {steps} steps of {category}, at most "
+            f"{MOST} can be counted"
+        )
+    return steps
 
 
 def category_key(seed: int, category: str) -> jax.Array:
@@ -109,6 +137,10 @@ class Trainer:
         """Loads the teacher and the textures onto the device."""
         self.config, self.model = config, build_stlm(config)
         teacher, self.teacher_variables = load_teacher(config)
+        optimizer = make_optimizer(config.optimizer)
+        step = functools.partial(train_step, self.model, teacher, optimizer)
+        self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
+        memory.check(config, self.step, self.model, self.teacher_variables)
         data = config.data
         bank = read_texture_bank(
             data.texture_root,
@@ -118,9 +150,6 @@ class Trainer:
             dataset.skips(config),
         )
         self.textures = jax.device_put(bank)
-        optimizer = make_optimizer(config.optimizer)
-        step = functools.partial(train_step, self.model, teacher, optimizer)
-        self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
         self.previews = Previews(config, self.model)
         self._parameters_shown = False
 
@@ -164,11 +193,16 @@ class Trainer:
                         "command again to go on from there"
                     )
                 batch = {"image": next(loader)["image"], "textures": self.textures}
-                # The first step compiles, which is no part of the rate.
-                with log.pause(done + 1) if done == start else nullcontext():
-                    state, metrics = profiler.step(
-                        done, self.step, state, self.teacher_variables, batch
-                    )
+                if done == start:  # compiling is no part of the rate
+                    with log.pause(done):
+                        self._compile(category, done, (state, batch), stop)
+                    begin = time.monotonic()
+                state, metrics = profiler.step(
+                    done, self.step, state, self.teacher_variables, batch
+                )
+                if done == start:
+                    jax.block_until_ready(metrics)
+                    log.announce(time.monotonic() - begin)
                 done += 1
                 # Reading a number waits for its step, so those of the last logged one are read
                 # while the device works on this one.
@@ -196,6 +230,21 @@ class Trainer:
         # Copies: a donated buffer must belong to nobody else, and `device_put` may alias. With
         # the dtype given no leaf stays weakly typed, which would compile the step twice.
         return jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), state), start
+
+    def _compile(
+        self, category: str, done: int, arguments: tuple[TrainState, dict], stop: StopRequest
+    ) -> None:
+        """Compiles the step, if it is not; a signal ends that."""
+        state, batch = arguments
+        try:
+            compile_apart(
+                self.step, state, self.teacher_variables, batch, stop=lambda: stop.requested
+            )
+        except Interrupted:
+            raise Interrupted(
+                f"{category}: stopped at step {done} while compiling, nothing is lost; run the "
+                "same command again to go on from there"
+            ) from None
 
     def _images(self, category: str, records: list[Record]) -> ImageCache:
         """The category's images, decoded as far as `config.data.cache_gib` goes."""

@@ -210,6 +210,9 @@ class Checkpoints:
     def close(self) -> None:
         """Releases Orbax's resources."""
         if self._manager:
+            # Else Orbax's thread that removes leftovers prints a traceback as the process ends.
+            if cleanup := getattr(self._manager, "_cleanup_tmp_directory_future", None):
+                cleanup.result()
             self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
