@@ -114,7 +114,9 @@ def read_config(path: Path) -> ml_collections.ConfigDict:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it says what the run was trained with") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: not a configuration ({error}); use another --workdir") from error
+        raise UserError(
+            f"{path}: not a configuration of this release ({error}); use another --workdir"
+        ) from error
     return config
 
 
