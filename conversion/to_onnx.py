@@ -6,6 +6,7 @@ published torch file. The graph is traced from the very function that evaluation
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def _run(arguments: argparse.Namespace) -> None:
     report_export(arguments.output, arguments.precision, figures, images)
     if AUROC[0] in figures:
         losses = ", ".join(
-            f"{name} {figures[name]:.4f} (loss {figures[f'{name}_loss']:+.4f})" for name in AUROC
+            f"{name} {figures[name]:.4f} (loss {figures[f'{name}_loss']:+.4f})"
+            if math.isfinite(figures[name])
+            else f"{name} undefined, for the images are all good or all defective"
+            for name in AUROC
         )
         note(f"on the run's evaluation set: {losses}")
     elif is_int8 and arguments.verify:

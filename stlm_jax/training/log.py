@@ -59,7 +59,7 @@ class TrainingLog:
         self.writer.write(step, values | {"steps_per_second": self._timer.rate(done)})
 
     def announce(self, seconds: float) -> None:
-        """Says how long the steps will take, of which the first took so many `seconds`."""
+        """Says how long the steps will take, of which one took so many `seconds`."""
         left = self._progress.total - self._progress.n
         note(
             f"{self._progress.desc}: {seconds:.2g} s a step, {left} steps: {_words(seconds * left)}"

@@ -196,11 +196,11 @@ class Trainer:
                 if done == start:  # compiling is no part of the rate
                     with log.pause(done):
                         self._compile(category, done, (state, batch), stop)
-                    begin = time.monotonic()
+                begin = time.monotonic()
                 state, metrics = profiler.step(
                     done, self.step, state, self.teacher_variables, batch
                 )
-                if done == start:
+                if done == start + 1:  # the first begins with loading the program
                     jax.block_until_ready(metrics)
                     log.announce(time.monotonic() - begin)
                 done += 1

@@ -1,9 +1,13 @@
 """The compiler options."""
 
+import threading
+
+import jax
 import numpy as np
 import pytest
 
 from stlm_jax.runtime import compilation
+from stlm_jax.runtime.interrupt import Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +34,33 @@ def test_accelerators_get_no_options_of_the_cpu():
 def test_arguments_are_those_of_jax_jit():
     repeat = compilation.jit(lambda x, times: np.float32(2) * x[:times], static_argnums=1)
     np.testing.assert_array_equal(repeat(np.arange(3.0), 2), [0, 2])
+
+
+def test_what_was_compiled_apart_is_not_compiled_again():
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    program = compilation.jit(lambda x, n: x * 3 + n, static_argnums=1, donate_argnums=0)
+    values = jax.numpy.ones(5)
+    compilation.compile_apart(program, values, 2)
+    before = len(compiled)
+    program(values, 2)
+    assert before and len(compiled) == before
+
+
+def test_a_compilation_can_be_given_up():
+    asleep = threading.Event()
+
+    class Endless:
+        def lower(self, *_):
+            asleep.wait(60)
+
+    with pytest.raises(Interrupted):
+        compilation.compile_apart(Endless(), stop=lambda: True)
+    asleep.set()
+
+
+def test_an_error_of_the_compiler_is_the_callers():
+    with pytest.raises(TypeError):
+        compilation.compile_apart(compilation.jit(lambda x: x + "a"), 1)
