@@ -12,6 +12,7 @@ from stlm_jax.inference.onnx_model import INPUT
 
 _LAYERS = ("Conv", "Gemm")
 _RGB = 3
+_ERRORS = 3  # onnxruntime's number
 
 
 def to_int8(model: ir.Model, images: np.ndarray) -> ir.Model:
@@ -26,7 +27,11 @@ def to_int8(model: ir.Model, images: np.ndarray) -> ir.Model:
         model: the simplified float32 graph; it is left as it is.
         images: uint8 (N, S, S, 3), good ones of the category.
     """
+    import onnxruntime
     from onnxruntime import quantization
+
+    # The sessions that it opens to calibrate take no options, and log by themselves.
+    onnxruntime.set_default_logger_severity(_ERRORS)
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
