@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from conversion.exports.arguments import check_output, command_parser, run_command
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights import layouts
+from stlm_jax.weights.digest import tell_without_digest
 from stlm_jax.weights.file import write_weights
 from stlm_jax.weights.published import open_checkpoint
 
@@ -27,7 +28,7 @@ def convert_file(
     checkpoint = open_checkpoint(source, segmentation, layout)
     entries = list(checkpoint.entries(jnp.dtype(dtype)))
     write_weights(destination, entries, checkpoint.metadata)
-    checkpoint.tell_unproven()
+    tell_without_digest(*checkpoint.unproven)
     size = destination.stat().st_size / 1e6
     note(f"wrote {destination}: {checkpoint.layout}, {len(entries)} tensors, {size:.1f} MB")
 

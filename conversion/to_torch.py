@@ -26,7 +26,7 @@ from stlm_jax.weights.description import MAKER, Description, export_metadata
 from stlm_jax.weights.digest import CONTENT, content_digest, tell_without_digest, tensor_digest
 from stlm_jax.weights.file import is_ours, nest, open_weights, write_safetensors
 from stlm_jax.weights.names import to_torch_layout
-from stlm_jax.weights.published import read_checkpoint
+from stlm_jax.weights.published import open_checkpoint
 from stlm_jax.weights.sidecar import SEGMENTATION, state_dict_metadata
 from stlm_jax.weights.torch_file import METADATA
 from stlm_jax.weights.unused import unused_tensors
@@ -72,23 +72,31 @@ def _in_torch_layout(tensor: Any, leaf: str) -> np.ndarray:
 
 
 class Model(NamedTuple):
-    """What there is to write of a model: `torch_tensors`' arguments, and a description if known."""
+    """What there is to write of a model.
+
+    Attributes:
+        variables: as `torch_tensors` takes them.
+        unused: likewise.
+        description: of an STLM, if it is known.
+        unproven: files that it is from, which carry no digest.
+    """
 
     variables: Mapping[str, Any]
     unused: Mapping[str, Any]
     description: Description | None
+    unproven: tuple[str | Path, ...] = ()
 
 
 def open_model(path: Path) -> Model:
     """The model of a weights file, a published file or a trained run."""
     if is_ours(path):
         flat, unused, metadata = open_weights(path)
-        if CONTENT not in metadata:
-            tell_without_digest(path)
-        return Model(nest(path, flat), unused, _description(path, metadata))
+        unproven = () if CONTENT in metadata else (path,)
+        return Model(nest(path, flat), unused, _description(path, metadata), unproven)
     if path.is_file():
-        weights = read_checkpoint(path)
-        return Model(weights.variables, weights.unused, _description(path, weights.metadata))
+        checkpoint = open_checkpoint(path)
+        weights, known = checkpoint.read(), _description(path, checkpoint.metadata)
+        return Model(weights.variables, weights.unused, known, checkpoint.unproven)
     trained = load_trained(path)
     return Model(trained.variables, {}, trained.description)
 
@@ -146,12 +154,13 @@ def convert_file(checkpoint: Path, output: Path, segmentation: Path | None = Non
     described = export_metadata(known, model.variables, "float32") if known else MAKER
     if segmentation is None:
         write_state_dict(output, tensors, described)
-        return
-    two_stream, fa_module = layouts.split(tensors)
-    if not fa_module:
-        raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
-    other = write_state_dict(segmentation, fa_module, MAKER)
-    write_state_dict(output, two_stream, {**described, SEGMENTATION: other})
+    else:
+        two_stream, fa_module = layouts.split(tensors)
+        if not fa_module:
+            raise UserError(f"{checkpoint}: holds a SAM, which has no segmentation file")
+        other = write_state_dict(segmentation, fa_module, MAKER)
+        write_state_dict(output, two_stream, {**described, SEGMENTATION: other})
+    tell_without_digest(*model.unproven)
 
 
 def main(command_line: list[str] | None = None) -> int:

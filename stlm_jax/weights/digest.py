@@ -68,6 +68,7 @@ def require_digest(path: Any, found: str, stored: str) -> None:
         )
 
 
-def tell_without_digest(path: Any) -> None:
-    """Notes that damage in `path` would not be noticed."""
-    note(f"{path}: carries no digest of its weights, so damage in it cannot be noticed")
+def tell_without_digest(*paths: Any) -> None:
+    """Notes that damage in files would not be noticed; after reading, so that errors come alone."""
+    for path in paths:
+        note(f"{path}: carries no digest of its weights, so damage in it cannot be noticed")

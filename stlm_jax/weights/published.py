@@ -100,13 +100,7 @@ class PublishedCheckpoint:
         unused = {
             name: np.array(self.tensors[name], spec.dtype) for name, spec in self.unused.items()
         }
-        self.tell_unproven()
         return Weights(variables, unused, self.metadata)
-
-    def tell_unproven(self) -> None:
-        """Notes which files carry no digest; after reading, so that an error comes alone."""
-        for path in self.unproven:
-            tell_without_digest(path)
 
 
 def open_checkpoint(
@@ -188,4 +182,7 @@ def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
 
 def read_checkpoint(path: str | Path, segmentation: str | Path | None = None) -> Weights:
     """A published checkpoint, converted in memory."""
-    return open_checkpoint(path, segmentation).read()
+    checkpoint = open_checkpoint(path, segmentation)
+    weights = checkpoint.read()
+    tell_without_digest(*checkpoint.unproven)
+    return weights

@@ -145,6 +145,19 @@ def test_every_flipped_bit_of_an_onnx_file_is_noticed(onnx_file, tmp_path):
     np.testing.assert_array_equal(Detector.load(onnx_file)(pixels).score, expected)
 
 
+def test_an_onnx_file_without_a_digest_is_read_and_said_to_have_none(onnx_file, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    model, path = onnx.load(onnx_file), tmp_path / "old.onnx"
+    for entry in [x for x in model.metadata_props if x.key == "file_sha256"]:
+        model.metadata_props.remove(entry)
+    onnx.save(model, path)
+    capsys.readouterr()
+    assert Detector.load(path).description == Detector.load(onnx_file).description
+    assert capsys.readouterr().err == (
+        f"{path}: carries no digest of its weights, so damage in it cannot be noticed\n"
+    )
+
+
 def test_no_flipped_bit_changes_an_archive_in_silence(tmp_path):
     load = lambda path: read_file(path).variables  # noqa: E731
     expected = load(DEMO_TEACHER)

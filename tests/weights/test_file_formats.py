@@ -20,10 +20,13 @@ def test_a_written_file_says_its_format(tmp_path):
     assert open_safetensors(tmp_path / "a")[1]["format_version"] == "1"
 
 
-def test_a_file_of_the_last_release_says_none_and_is_read(tmp_path):
+def test_a_file_of_the_last_release_says_none_and_is_read(tmp_path, capsys):
     metadata = {"format": FORMAT, "kind": "stlm", "layout": "", "version": "0.1.0"}
     write_safetensors(tmp_path / "old", [TENSOR], metadata)
+    capsys.readouterr()
     assert read_weights(tmp_path / "old").variables["params"]["a"]["kernel"].tolist() == [1, 1]
+    said = capsys.readouterr().err
+    assert said.count("old: carries no digest of its weights") == said.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", ["0", "2", "first", ""])
