@@ -6,6 +6,7 @@ import shutil
 import tempfile
 
 import filelock
+import hypothesis
 import jax
 import pytest
 
@@ -38,6 +39,8 @@ LONG_FILES = (
     "test_processes.py",
     "test_previews.py",
     "test_dtype_policy.py",
+    "test_damage.py",
+    "test_not_finite.py",
     "test_accumulator.py",
 )
 OF_FAST = "test_cli.py"
@@ -48,6 +51,8 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden
 def pytest_configure(config):
     """One cache of compiled programs for the whole session, its workers and their subprocesses."""
     keep_freed_memory()
+    hypothesis.settings.register_profile("seeded", derandomize=True, database=None)
+    hypothesis.settings.load_profile("seeded")
     if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")

@@ -1,10 +1,14 @@
 """Ctrl-C and SIGTERM as an orderly end."""
 
+import os
 import signal
 import threading
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# JAX's, which the garbage collector calls; after long work in C++ it is often the first Python code
+# that runs, and thereby where signals arrive.
+_COLLECTOR_CALLBACK = "_xla_gc_callback"
 
 
 class Interrupted(Exception):
@@ -38,13 +42,21 @@ class StopRequest:
 
 
 class TerminateAsInterrupt:
-    """While this context is open, SIGTERM raises KeyboardInterrupt as Ctrl-C does."""
+    """While this context is open, SIGINT and SIGTERM raise KeyboardInterrupt, and none is lost."""
 
     def __enter__(self) -> None:
-        self._previous = None
+        self._previous: dict[int, object] = {}
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            self._previous = {s: signal.signal(s, _interrupt) for s in _SIGNALS}
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if frame is not None and frame.f_code.co_name == _COLLECTOR_CALLBACK:
+        # Python drops what is raised there, so the signal has to come again.
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        return
+    raise KeyboardInterrupt

@@ -18,7 +18,7 @@ def test_training_without_masks_and_without_test_images(tmp_path, capsys):
     command = ["main", f"--config={file}", f"--workdir={run}", "--config.data.source=folder"]
     assert main([*command, "--config.train.steps=1"]) == 0
     printed = capsys.readouterr()
-    assert "warning: disc: none of 3 images of spot has a mask" in printed.err
+    assert "warning: no masks: disc: none of 3 images of spot has a mask" in printed.err
     assert "disc: pixel metrics leave out 3 defective images without masks" in printed.err
     assert printed.err.count("ring: there is no image to test on, nothing to evaluate") == 2
     results = json.loads((run / "results/metrics.json").read_text())

@@ -142,7 +142,7 @@ def test_a_signal_is_heard_while_the_compiler_works(place, name, tmp_path):
     process.send_signal(getattr(signal, name))
     errors = process.communicate()[1]
     assert process.returncode == 130, errors
-    assert "disc: stopped at step 0 while compiling, nothing is lost" in errors
+    assert "stopped" in errors.splitlines()[-1]
     assert "Traceback" not in errors and not (place / "new/lock").exists()
 
 

@@ -56,9 +56,13 @@ def test_a_predictor_compiles_nothing_to_know_its_cost(finished_run, caplog):
     predictor = Predictor(config)
     predictor.load(finished_run / "run/disc")
     view = View(np.zeros((64, 64, 3), np.uint8), Box(0, 0, 64, 64))
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        (_,) = predictor([view])
-        cost = predictor.cost(2)
+    jax.config.update("jax_log_compiles", True)  # in all threads: one of them compiles
+    try:
+        with caplog.at_level(logging.WARNING):
+            (_,) = predictor([view])
+            cost = predictor.cost(2)
+    finally:
+        jax.config.update("jax_log_compiles", False)
     compiled = [r for r in caplog.records if "Compiling jit(predict)" in r.getMessage()]
     assert len(compiled) == 1
     assert cost.batch_size == config.evaluate.batch_size == 4 and cost.device == "cpu"
