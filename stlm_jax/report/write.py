@@ -34,8 +34,8 @@ def write_results(run: RunResult, workdir: Path) -> None:
         write_events(workdir, run)
     except UserError as error:  # the report needs optional libraries, the numbers do not
         note(f"no report: {error}")
-    print(tables.format_table(results) + closing, end="")  # last: whoever reads it may have gone
     note(f"written to {directory}")
+    print(tables.format_table(results) + closing, end="")  # last: whoever reads it may have gone
 
 
 def panel_writer(config: ml_collections.ConfigDict, results: Path) -> DrawPanels:
