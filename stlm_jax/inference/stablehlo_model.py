@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from stlm_jax.runtime.compilation import jit
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.weights.description import Description
 from stlm_jax.weights.digest import FILE, require_digest, tell_without_digest
 from stlm_jax.weights.sidecar import read_sidecar, sidecar_path
@@ -40,8 +40,7 @@ class StablehloModel:
         try:
             self._call = jit(jax.export.deserialize(bytearray(content)).call)
         except Exception as error:  # whatever JAX raises on a file that is none of its
-            reason = str(error).split("\n")[0] or type(error).__name__
-            raise UserError(f"{path}: JAX cannot read it ({reason})") from error
+            raise UserError(f"{path}: JAX cannot read it ({first_line(error)})") from error
 
     def __call__(self, images: np.ndarray) -> dict[str, Any]:
         """`map` (N, S, S), `score` (N,) of uint8 (N, S, S, 3); S is the image size."""

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization, traverse_util
 
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.shapes import require_finite
 
@@ -139,7 +139,7 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # whatever the array store raises on a broken file
-                note(f"{self.directory / str(step)}: damaged, ignored ({_first_line(error)})")
+                note(f"{self.directory / str(step)}: damaged, ignored ({first_line(error)})")
                 damaged.append(step)
                 continue
             if discard_damaged:
@@ -294,8 +294,3 @@ def _disk_problem(error: BaseException) -> str | None:
 
 def _last_good(step: int | None) -> str:
     return "there is no earlier one" if step is None else f"the one of step {step} is intact"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:160]

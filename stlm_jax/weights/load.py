@@ -10,7 +10,7 @@ from stlm_jax.models.build import build_sam
 from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.weights import layouts
 from stlm_jax.weights.file import Weights, is_ours, nest, read_weights
 from stlm_jax.weights.published import read_checkpoint
@@ -35,8 +35,9 @@ def read_npz(path: str | pathlib.Path) -> Variables:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except Exception as error:  # archives, compression and arrays have each their own
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: damaged, or not an .npz weights file ({reason})") from error
+        raise UserError(
+            f"{path}: damaged, or not an .npz weights file ({first_line(error)})"
+        ) from error
     for name, array in flat.items():
         require_finite(path, name, array)
     return nest(path, flat)
