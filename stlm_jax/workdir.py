@@ -1,7 +1,7 @@
 """The folder of a run: what its files are called, and what says with what it was made.
 
 WORKDIR/config.json, run.json, compilation_cache/, lock (while a process trains)
-WORKDIR/CATEGORY/checkpoints/, calibration.json, metrics.jsonl, TensorBoard events
+WORKDIR/CATEGORY/checkpoints/, calibration.json, depth.json, metrics.jsonl, TensorBoard events
 WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
 WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures, unless config.predict.output
 names another folder
@@ -28,6 +28,7 @@ LOCK = "lock"  # of the process that trains
 COMPILATION_CACHE = "compilation_cache"
 CHECKPOINTS = "checkpoints"
 CALIBRATION = "calibration.json"
+DEPTH = "depth.json"
 TRAINING_METRICS = "metrics.jsonl"
 PROFILE = "profile"
 RESULTS = "results"

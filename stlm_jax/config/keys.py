@@ -5,7 +5,19 @@
 
 from typing import Any, NamedTuple
 
-from stlm_jax.config.rules import ANY, MOST, Rule, at_least, below, between, one_of
+from stlm_jax.config.rules import (
+    ANY,
+    DTYPE,
+    FILE,
+    MOST,
+    TRAIN,
+    Rule,
+    at_least,
+    below,
+    between,
+    one_of,
+    range_of,
+)
 
 MAX_PERLIN_EXPONENT = 6  # the table of gradients is made for lattices of up to 2^6 cells an axis
 
@@ -51,6 +63,10 @@ _TILE = Rule(lambda v: v == 0 or 32 <= v <= MOST, f"must be 0, or 32 or more, at
 _ROTATION = one_of("none", "small", "right_angles")
 _TEACHERS = one_of("vit_b", "vit_l", "vit_h", "mobile_sam", "demo", "vit_tiny")
 _ENCODERS = one_of("tiny_vit_5m", "tiny_vit_demo", "tiny_vit_test")
+_DEPTH = Rule(
+    lambda v: v in (TRAIN, DTYPE, FILE) or range_of(v) is not None,
+    f"must be {TRAIN}, {DTYPE}, {FILE} or LOW,HIGH such as 0,4095",
+)
 _MASKS = one_of("auto", "nonzero", "threshold", "alpha", "palette")
 _SOURCES = one_of(
     "mvtec_ad", "visa", "dagm", "mvtec_loco", "mvtec_ad2", "btad", "mpdd", "ksdd2", "folder", "tfds"
@@ -73,6 +89,7 @@ KEYS: dict[str, Key] = {
     "data.geometry": Key(
         "squash", one_of("squash", "pad"), "published: squash; pad fills with 114"
     ),
+    "data.depth": Key("train", _DEPTH, "of 16 bits and floats: what is black and white; see docs"),
     "data.mask": Key("auto", _MASKS, "what a mask's values mean, see docs/data.md", NOTHING),
     "data.on_error": Key("raise", one_of("raise", "skip"), "at an unreadable image", NOTHING),
     "data.cache_gib": Key(8.0, at_least(0.0), "of decoded images kept in memory", NOTHING),

@@ -50,6 +50,18 @@ def below(limit: float) -> Rule:
     return Rule(lambda v: 0 <= v < limit, f"must be 0 or more, below {limit:g}")
 
 
+TRAIN, DTYPE, FILE = "train", "dtype", "file"  # of data.depth
+
+
+def range_of(text: str) -> tuple[float, float] | None:
+    """The numbers of `LOW,HIGH`, brackets around them or not; None of any other text."""
+    try:
+        low, high = map(float, text.strip("()[] ").split(","))
+    except ValueError:
+        return None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+
+
 def one_of(*names: str) -> Rule:
     """Some texts and no other."""
     return Rule(lambda v: v in names, f"must be one of {', '.join(names)}")

@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
+import numpy as np
 
+from stlm_jax.config.rules import DTYPE, TRAIN
 from stlm_jax.data import problems
 from stlm_jax.data.demo.dataset import write_demo
+from stlm_jax.data.depth import quantile_range
 from stlm_jax.data.held_out import hold_out
-from stlm_jax.data.inspection import Facts, duplicates, few_readable, inspect_all
+from stlm_jax.data.images import ImageError, wide_sample
+from stlm_jax.data.inspection import Facts, duplicates, few_readable, inspect_all, mixed_depths
 from stlm_jax.data.leftovers import NOT_READ, leftovers
 from stlm_jax.data.problems import Problem
 from stlm_jax.data.reader import ImageReader
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.registry import ALL, open_source
 from stlm_jax.data.textures import texture_files
+from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
@@ -101,8 +106,9 @@ def survey(config: ml_collections.ConfigDict, shown_from: int = 0) -> Iterator[S
     facts = inspect_all(records, skips(config), config.data.mask, shown_from)
     read = [problem for fact in facts for problem in fact.problems]
     read += duplicates(facts)
-    if skips(config):
-        for category in listings:
+    for category in listings:
+        read += mixed_depths(facts, category)
+        if skips(config):
             read += few_readable(facts, category, config.train.batch_size)
     yield Survey(facts, read)
 
@@ -133,9 +139,35 @@ def skips(config: ml_collections.ConfigDict) -> bool:
     return config.data.on_error == SKIP
 
 
+def find_depth(config: ml_collections.ConfigDict, category: str, records: list[Record]) -> str:
+    """What `config.data.depth` means for a category with so many images to train on.
+
+    Quantiles of their values, where they have more than eight bits.
+    """
+    if config.data.depth != TRAIN:
+        return config.data.depth
+
+    def sample(record: Record) -> np.ndarray | None:
+        try:
+            return wide_sample(record.image)
+        except ImageError:  # it is left out, which is said where it is
+            if not skips(config):
+                raise
+            return None
+
+    samples = [values for values in in_threads(sample, records) if values is not None]
+    if not samples:
+        return DTYPE  # what is trained on has no range of its own
+    found = quantile_range(samples)
+    low, high = found.split(",")
+    note(f"{category}: values from {low} to {high} become 0..255, see config.data.depth")
+    return found
+
+
 def image_reader(config: ml_collections.ConfigDict) -> ImageReader:
-    """How the images are read."""
-    return ImageReader(config.image_size, config.data.geometry, skips(config))
+    """How the images are read; `config` is of one category, see `depth.resolved`."""
+    data = config.data
+    return ImageReader(config.image_size, data.geometry, skips(config), data.depth)
 
 
 def _say_kinds(found: Sequence[Problem], say: Callable[[str], None]) -> None:

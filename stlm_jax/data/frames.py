@@ -10,7 +10,7 @@ UPRIGHT, TRANSPOSED = 1, 5  # EXIF orientations; from the second on width and he
 Shape = tuple[int, ...]  # height and width
 Turn = Callable[[np.ndarray], np.ndarray]
 
-_TURNS: dict[int, Turn] = {  # what makes stored pixels upright
+TURNS: dict[int, Turn] = {  # what makes stored pixels upright
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -37,7 +37,7 @@ class Frame(NamedTuple):
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation of an image that was just opened, in 1..8; 1 where it has none."""
     found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    return found if found in _TURNS else UPRIGHT
+    return found if found in TURNS else UPRIGHT
 
 
 def fit(shape: Shape, turned: int, image: Frame) -> tuple[Turn, str]:
@@ -56,15 +56,15 @@ def fit(shape: Shape, turned: int, image: Frame) -> tuple[Turn, str]:
     if shape == image.shape:
         is_told = image.turned >= TRANSPOSED and shape[0] != shape[1]
         if only_image_turned and not is_told:
-            return _TURNS[UPRIGHT], (
+            return TURNS[UPRIGHT], (
                 "is taken as drawn on the upright image, which EXIF turns and the mask does not "
                 "say: if it was drawn on the stored pixels, save the image without EXIF"
             )
-        return _TURNS[UPRIGHT], ""
+        return TURNS[UPRIGHT], ""
     if _alike(shape, image.shape):
-        return _TURNS[UPRIGHT], f"{sizes}: it is resized"
+        return TURNS[UPRIGHT], f"{sizes}: it is resized"
     if only_image_turned and image.turned >= TRANSPOSED and _alike(shape, image.shape[::-1]):
-        return _TURNS[image.turned], f"{sizes}: it is turned as EXIF turns the image"
+        return TURNS[image.turned], f"{sizes}: it is turned as EXIF turns the image"
     raise ValueError(f"{sizes}, which is of other proportions")
 
 

@@ -8,9 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile as PilFile
 
-from stlm_jax.data.frames import TRANSPOSED, Frame, fit, orientation
-from stlm_jax.data.masks import AUTO, Mask, deep_values, is_deep, mask_of
+from stlm_jax.config.rules import FILE
+from stlm_jax.data.depth import is_wide, largest_of, raw_mode, sample_of, to_8_bits, wide_values
+from stlm_jax.data.frames import TRANSPOSED, TURNS, Frame, fit, orientation
+from stlm_jax.data.masks import AUTO, Mask, is_deep, mask_of
 from stlm_jax.data.records import Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
@@ -31,22 +34,23 @@ class MaskSizeError(ImageError):
     """A ground truth that does not fit its image."""
 
 
-def _open(path: ImageFile) -> Image.Image:
-    """The first frame, upright."""
-    with Image.open(_content(path)) as image:
-        return ImageOps.exif_transpose(image)
-
-
 def _content(path: ImageFile) -> str | os.PathLike[str] | io.BytesIO:
     return io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path
 
 
+def _narrowed(image: PilFile, path: ImageFile, depth: str) -> Image.Image:
+    """A wide image that was just opened, of eight bits a channel and upright."""
+    largest = largest_of(image.mode)
+    values, alpha = wide_values(image, lambda: Image.open(_content(path)))
+    turn = TURNS[orientation(image)]  # for which PIL loads a PNG
+    narrow = Image.fromarray(np.ascontiguousarray(turn(to_8_bits(values, depth, largest))))
+    if alpha is not None:
+        narrow = narrow.convert("RGB")
+        narrow.putalpha(Image.fromarray(np.ascontiguousarray(turn(alpha))))
+    return narrow
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if is_deep(image):
-        values = deep_values(image)
-        low, high = float(values.min()), float(values.max())
-        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-        image = Image.fromarray(np.rint(scaled).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -70,22 +74,42 @@ def _guarded(path: ImageFile, read: Callable[[], T]) -> T:
         raise ImageError(f"cannot read {path} as an image ({reason}): replace the file") from error
 
 
-def open_rgb(path: ImageFile) -> Image.Image:
+def open_rgb(path: ImageFile, depth: str = FILE) -> Image.Image:
     """An image file, decoded to RGB.
 
     EXIF orientation is applied; of several frames the first counts; palettes and CMYK are
-    converted; transparent pixels are laid over black; 16-bit and float grey values are scaled from
-    the file's own minimum and maximum to 0..255 (a constant image becomes black).
+    converted; transparent pixels are laid over black; values of more than eight bits are scaled to
+    0..255 as `depth` says, see there: by default from the file's own minimum and maximum (a
+    constant image becomes black).
     """
-    return _guarded(path, lambda: _to_rgb(_open(path)))
+
+    def read() -> Image.Image:
+        with Image.open(_content(path)) as image:
+            if is_wide(image):
+                return _to_rgb(_narrowed(image, path, depth))
+            return _to_rgb(ImageOps.exif_transpose(image))
+
+    return _guarded(path, read)
+
+
+def wide_sample(path: ImageFile) -> np.ndarray | None:
+    """Values of an image of more than eight bits, (n,) float32; None of any other."""
+
+    def read() -> np.ndarray | None:
+        with Image.open(_content(path)) as image:
+            if not is_wide(image):
+                return None
+            return sample_of(wide_values(image, lambda: Image.open(_content(path)))[0])
+
+    return _guarded(path, read)
 
 
 def mode_of(path: ImageFile) -> str:
-    """What PIL calls the kind of a file's pixels, such as `RGB` or `I;16`; decodes none."""
+    """What PIL calls the kind of a file's pixels, `RGB`, `I;16`, `RGB;16B`; decodes none."""
 
     def read() -> str:
         with Image.open(_content(path)) as image:
-            return image.mode
+            return raw_mode(image) if is_wide(image) and not is_deep(image) else image.mode
 
     return _guarded(path, read)
 
@@ -100,12 +124,12 @@ def frames_in(path: ImageFile) -> int:
     return _guarded(path, read)
 
 
-def read_image(path: ImageFile, size: int | None) -> np.ndarray:
+def read_image(path: ImageFile, size: int | None, depth: str = FILE) -> np.ndarray:
     """An image as `open_rgb` decodes it, (size, size, 3) uint8, or (H, W, 3) where `size` is None.
 
     It is resized bilinearly by PIL, as in the published code.
     """
-    image = open_rgb(path)
+    image = open_rgb(path, depth)
     if size is not None:
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(image)
@@ -169,7 +193,7 @@ def read_mask_file(
 
 
 def frame_of(path: ImageFile) -> Frame:
-    """Height and width of an image file, upright, and how EXIF turns it; decodes no pixel."""
+    """Height and width of an image file, upright, and how EXIF turns it."""
 
     def read() -> Frame:
         with Image.open(_content(path)) as file:
@@ -179,10 +203,11 @@ def frame_of(path: ImageFile) -> Frame:
     return _guarded(path, read)
 
 
-def load_images(records: Sequence[Record], size: int) -> np.ndarray:
+def load_images(records: Sequence[Record], size: int, depth: str = FILE) -> np.ndarray:
     """The images of `records`, decoded in threads, (N, size, size, 3) uint8 in their order."""
     out = np.empty((len(records), size, size, 3), np.uint8)
-    for index, pixels in enumerate(in_threads(lambda r: read_image(r.image, size), records)):
+    reads = in_threads(lambda record: read_image(record.image, size, depth), records)
+    for index, pixels in enumerate(reads):
         out[index] = pixels
     return out
 

@@ -88,6 +88,24 @@ def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
             yield Problem("duplicate", f"{fact.record.image} has the same pixels as {twin}")
 
 
+def mixed_depths(facts: Sequence[Facts], category: str) -> list[Problem]:
+    """That images of eight bits lie among those of more: what is white in one is not in another."""
+    own = [fact for fact in facts if fact.record.category == category and fact.mode]
+    wide = [fact for fact in own if _is_wide(fact)]
+    narrow = [fact for fact in own if not _is_wide(fact)]
+    if not (wide and narrow):
+        return []
+    text = (
+        f"{category}: {len(wide)} images of more than eight bits, such as {wide[0].record.image}, "
+        f"and {len(narrow)} of eight, such as {narrow[0].record.image}: save all alike"
+    )
+    return [Problem("depth", text)]
+
+
+def _is_wide(fact: Facts) -> bool:
+    return fact.mode[0] in "IF" or ";" in fact.mode
+
+
 def few_readable(facts: Sequence[Facts], category: str, batch_size: int) -> list[Problem]:
     """That images to train on are enough for a batch, but not those that can be read."""
     train = [f for f in facts if (f.record.category, f.record.split) == (category, "train")]

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from stlm_jax.config.rules import FILE
 from stlm_jax.data.geometry import SQUASH, Box, to_square
 from stlm_jax.data.images import ImageError, ImageFile, open_rgb
 from stlm_jax.data.threads import in_threads
@@ -36,15 +37,17 @@ class ImageReader:
         size: side of the square in pixels.
         geometry: `squash` or `pad`.
         skip: whether files that cannot be read are left out, each with a note, or raise.
+        depth: of values of more than eight bits, see there.
     """
 
     size: int
     geometry: str = SQUASH
     skip: bool = False
+    depth: str = FILE
 
     def view(self, path: ImageFile) -> View:
         """One file."""
-        return self.view_of(open_rgb(path))
+        return self.view_of(open_rgb(path, self.depth))
 
     def view_of(self, image: Image.Image) -> View:
         """An RGB image in memory."""

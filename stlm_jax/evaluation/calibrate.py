@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from stlm_jax.data import dataset
+from stlm_jax.data import dataset, depth
 from stlm_jax.data.held_out import HELD_OUT
 from stlm_jax.data.reader import View
 from stlm_jax.data.records import Record
@@ -37,8 +37,9 @@ def calibrate_untested(config: ml_collections.ConfigDict, workdir: Path) -> None
     predictor = Predictor(config) if untested else None
     for category in untested:
         assert predictor
-        step = predictor.load(workdir / category)
-        load_or_calibrate(workdir / category, config, predictor, category, step)
+        folder = workdir / category
+        step = predictor.load(folder)
+        load_or_calibrate(folder, depth.resolved(config, folder), predictor, category, step)
 
 
 def load_or_calibrate(

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from stlm_jax.data import dataset
+from stlm_jax.data import dataset, depth
 from stlm_jax.data.records import Record
 from stlm_jax.evaluation.calibrate import load_or_calibrate
 from stlm_jax.evaluation.measure import measure
@@ -75,6 +75,7 @@ def _evaluate_category(
     draw_panels: DrawPanels,
 ) -> CategoryResult:
     category, label = folder.name, f"evaluate {folder.name}"
+    config = depth.resolved(config, folder)
     thresholds = _agreed(lambda: load_or_calibrate(folder, config, predictor, category, step))[0]
     # Spread evenly over the split, so that every defect has its share of panels.
     wanted = min(config.evaluate.panels, len(records))

@@ -77,7 +77,7 @@ def measure(
 
 def read_test_image(config: ml_collections.ConfigDict, place: int, record: Record) -> TestImage:
     """An image of a split with its ground truth; `place` is its number there."""
-    image = open_rgb(record.image)
+    image = open_rgb(record.image, config.data.depth)
     shape = metric_shape(config.evaluate.resolution, config.image_size, (image.height, image.width))
     view = dataset.image_reader(config).view_of(image)
     truth = read_truth(record, shape, config.data.mask)

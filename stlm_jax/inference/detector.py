@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from stlm_jax.data.depth import to_8_bits
 from stlm_jax.data.images import resize_images, resize_map
 from stlm_jax.data.reader import ImageReader, View
 from stlm_jax.inference import stablehlo_model
@@ -56,7 +57,9 @@ class Detector:
     def __init__(self, predict: PredictFn, description: Description):
         """`predict` takes squares of side `description.image_size`."""
         self._predict, self.description = predict, description
-        self._reader = ImageReader(description.image_size, description.geometry)
+        self._reader = ImageReader(
+            description.image_size, description.geometry, depth=description.depth
+        )
 
     @property
     def category(self) -> str:
@@ -111,7 +114,12 @@ class Detector:
         return cls(lambda pixels: predict(variables, pixels, (size, size)), trained.description)
 
     def __call__(self, images: np.ndarray) -> Detection:
-        """Looks at images, uint8 (N, H, W, 3), RGB; they are made square as in training."""
+        """Looks at images, (N, H, W, 3), RGB; they are made square as in training.
+
+        They are uint8, or uint16, of which `description.depth` says what is black and white.
+        """
+        if getattr(images, "dtype", None) == np.uint16 and images.size:
+            images = np.stack([to_8_bits(x, self.description.depth, 65535) for x in images])
         _check(images)
         results = list(self.views([self._reader.view_of(Image.fromarray(x)) for x in images]))
         for number, result in enumerate(results, 1):

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from stlm_jax.data import dataset
+from stlm_jax.data import dataset, depth
 from stlm_jax.data.images import read_image, resize_map
 from stlm_jax.data.reader import View, readable
 from stlm_jax.data.sources.registry import ALL
@@ -48,6 +48,7 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     inputs = find_inputs(config.predict.input, output)
     check_same_run(workdir, config)
     check_output(output, inputs, config.predict.overwrite)
+    config = depth.resolved(config, workdir / category)
     predictor = Predictor(config)
     predictor.load(workdir / category)
     known = calibration.load(workdir / category, config)
@@ -107,7 +108,7 @@ def predict_whole(
         index = numbers[place]
         require_finite_maps(maps._asdict(), str(paths[index]))
         # Read again: keeping full-size images until their batch is done takes too much memory.
-        image = read_image(paths[index], None)
+        image = read_image(paths[index], None, config.data.depth)
         pictures = MapPictures(image, scale)
         pictures.add(0, resize_map(maps.map, image.shape[:2]))
         yield index, pictures, {kind: float(getattr(maps, kind)) for kind in _KINDS}
@@ -120,8 +121,8 @@ def predict_tiled(
 
     A tile is seen as an image of its own; the maps are blended. Scores are of the blended map.
     """
-    skips = dataset.skips(config)
-    for index, image in readable(paths, lambda path: read_image(path, None), skips, ahead=0):
+    skips, known = dataset.skips(config), config.data.depth
+    for index, image in readable(paths, lambda path: read_image(path, None, known), skips, ahead=0):
         pictures = MapPictures(image, scale)
         name = str(paths[index])
         yield index, pictures, _predict_tiles(config, predictor, image, pictures, name)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import ml_collections
 
+from stlm_jax.config.rules import FILE, TRAIN
+from stlm_jax.data import depth
 from stlm_jax.inference import calibration
 from stlm_jax.models.build import build_stlm
 from stlm_jax.models.initialization import variable_shapes
@@ -46,6 +48,7 @@ class TrainedModel:
             config.data.geometry,
             config.evaluate.score_top_k,
             self.calibration,
+            FILE if config.data.depth == TRAIN else config.data.depth,  # not trained in a run
         )
 
 
@@ -93,7 +96,7 @@ def _from_run(folder: Path) -> TrainedModel:
         folder = folder / trained[0]
     if not (folder / CHECKPOINTS).is_dir():
         raise UserError(f"{folder}: not a run's category folder, it holds no {CHECKPOINTS}/")
-    config = stored_config(folder.parent)
+    config = depth.resolved(stored_config(folder.parent), folder)
     model = build_stlm(config)
     _, variables = restore_student(folder, model)
     return TrainedModel(model, variables, config, folder.name, calibration.load(folder))
@@ -118,7 +121,7 @@ def _from_file(path: Path, segmentation: str | Path | None, image_size: int | No
     if known.calibration is None:
         note(f"{path}: its thresholds are not known; its scores are not judged")
     config.image_size, config.data.geometry = known.image_size, known.geometry
-    config.evaluate.score_top_k = known.score_top_k
+    config.evaluate.score_top_k, config.data.depth = known.score_top_k, known.depth
     return TrainedModel(model, weights.variables, config, known.category, known.calibration)
 
 

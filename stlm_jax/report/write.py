@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
+from stlm_jax.data import depth
 from stlm_jax.data.images import load_images, load_masks
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.evaluation.evaluate import DrawPanels
@@ -43,11 +44,14 @@ def panel_writer(config: ml_collections.ConfigDict, results: Path) -> DrawPanels
 
     def write(images: Sequence[PanelImage], calibration: Calibration | None) -> None:
         records = [image.record for image in images]
+        if not records:
+            return
+        known = depth.resolved(config, results.parent / records[0].category)
         try:
             masks = load_masks(records, config.image_size, config.data.mask)
             write_panels(
                 results / PANELS,
-                load_images(records, config.image_size),
+                load_images(records, config.image_size, known.data.depth),
                 [masks[i] if record.has_truth else None for i, record in enumerate(records)],
                 [image.map for image in images],
                 [

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from stlm_jax.config.rules import MOST
-from stlm_jax.data import dataset
+from stlm_jax.data import dataset, depth
 from stlm_jax.data.cache import GIB, ImageCache
 from stlm_jax.data.loader import TrainLoader
 from stlm_jax.data.records import Record
@@ -164,7 +164,9 @@ class Trainer:
     ) -> None:
         """Trains one category from `restored` (or from the start) to step `total`."""
         config = self.config
-        images = self._images(category, records)
+        if restored is None:
+            depth.store(folder, dataset.find_depth(config, category, records))
+        images = self._images(category, records, depth.resolved(config, folder))
         loader = TrainLoader(images, config.train.batch_size, config.seed, jax.device_put)
         state, done = self._begin(category, total, loader, restored)
         calibration.forget(folder)  # the images are there, the weights are about to change
@@ -246,11 +248,13 @@ class Trainer:
                 "same command again to go on from there"
             ) from None
 
-    def _images(self, category: str, records: list[Record]) -> ImageCache:
+    def _images(
+        self, category: str, records: list[Record], config: ml_collections.ConfigDict
+    ) -> ImageCache:
         """The category's images, decoded as far as `config.data.cache_gib` goes."""
-        budget = self.config.data.cache_gib
+        budget = config.data.cache_gib
         paths = [record.image for record in records]
-        reader = dataset.image_reader(self.config)
+        reader = dataset.image_reader(config)
         images = ImageCache(paths, reader, budget * GIB, f"read {category}")
         if images.kept < len(images):
             note(

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from stlm_jax import __version__
+from stlm_jax.config.rules import FILE
+from stlm_jax.data.depth import checked
 from stlm_jax.data.geometry import GEOMETRIES, SQUASH
 from stlm_jax.data.held_out import HELD_OUT
 from stlm_jax.runtime.errors import UserError
@@ -72,6 +74,7 @@ class Description:
         geometry: how an image becomes the square, of `data.geometry.GEOMETRIES`.
         score_top_k: the score is the mean of this many largest pixels of the map.
         calibration: thresholds; None where they were not estimated.
+        depth: what black and white are in images of more than eight bits, see `data.depth`.
     """
 
     category: str = ""
@@ -79,12 +82,13 @@ class Description:
     geometry: str = SQUASH
     score_top_k: int = 100
     calibration: Calibration | None = None
+    depth: str = FILE
 
     def values(self) -> dict[str, str | int | float | None]:
         """What `read` takes, flat, for JSON or metadata; None of what is not known."""
         values = {
             name: getattr(self, name)
-            for name in ("category", "image_size", "geometry", "score_top_k")
+            for name in ("category", "image_size", "geometry", "score_top_k", "depth")
         }
         for name, (attribute, _) in _CALIBRATION.items():
             values[name] = self.calibration and getattr(self.calibration, attribute)
@@ -103,6 +107,7 @@ class Description:
                 geometry,
                 int(values.get("score_top_k", cls.score_top_k)),
                 _calibration(values),
+                checked(values.get("depth", cls.depth)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: what it says of the model is damaged ({error})") from error

@@ -143,6 +143,7 @@ def test_metadata(tmp_path, monkeypatch):
         "image_size": "64",
         "geometry": "squash",
         "score_top_k": "100",
+        "depth": "file",
         "threshold": "0.25",
         "normaliser": "0.0625",
         "pixel_threshold": "0.5",

@@ -56,6 +56,7 @@ def test_description(exported):
         "image_size": 64,
         "geometry": "squash",
         "score_top_k": 100,
+        "depth": "file",
         "threshold": 0.25,
         "normaliser": 0.5,
         "pixel_threshold": 0.75,

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 from miniature import CATEGORIES
+from PIL import Image
 
 from stlm_jax.commands import compare_runs
 from stlm_jax.main import main
@@ -102,3 +105,31 @@ def test_what_evaluation_cannot_do_is_refused(finished_run, option, expected):
     with pytest.raises(UserError) as error:
         parse(["main", f"--config={finished_run / 'tiny.py'}", f"--config.evaluate.{option}"])
     assert expected in str(error.value)
+
+
+def test_evaluation_looks_at_the_data_before_anything_else(finished_run, tmp_path, capsys):
+    shutil.copytree(finished_run / "data", tmp_path / "data")
+    shutil.copytree(finished_run / "run", tmp_path / "run")
+    disc = tmp_path / "data/disc"
+    (disc / "test/spot/9.heic").write_bytes(b"")
+    (disc / "train/good/000.png").write_bytes(b"")  # of which only training would have need
+    mask = np.zeros((140, 160), np.uint8)
+    mask[40:88, 48:100] = 255
+    Image.fromarray(mask).save(disc / "ground_truth/spot/000_mask.png")
+    options = [f"--config.data.root={tmp_path / 'data'}", "--config.data.categories=disc",
+               "--config.evaluate.panels=0", "--config.evaluate.latency_runs=0"]  # fmt: skip
+    assert evaluate(finished_run, tmp_path / "run", *options) == 0
+    said = capsys.readouterr().err
+    before = read(finished_run / "run", "metrics.json")["disc"]
+    after = read(tmp_path / "run", "metrics.json")["disc"]
+    assert after["pixel_auroc"] == pytest.approx(before["pixel_auroc"], abs=0.02)
+    for line in (r"spot: 1 not read, of a format .*\(9\.heic\)", r"cannot read .*good/000\.png",
+                 r"000_mask\.png is 160x140, its image 80x70: it is resized"):  # fmt: skip
+        assert re.search(rf"^warning: .*{line}", said, re.MULTILINE)
+
+    Image.fromarray(mask[:, :140]).save(disc / "ground_truth/spot/000_mask.png")
+    shutil.rmtree(tmp_path / "run/results")
+    assert evaluate(finished_run, tmp_path / "run", *options) == 2
+    *_, ending = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"error: .*000_mask\.png is 140x140, its image 80x70, which is .*", ending)
+    assert not (tmp_path / "run/results").exists()
