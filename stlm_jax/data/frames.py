@@ -15,9 +15,9 @@ TURNS: dict[int, Turn] = {  # what makes stored pixels upright
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
     4: np.flipud,
-    5: lambda a: a.T,
+    5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).T,
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: np.rot90,
 }
 

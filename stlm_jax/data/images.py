@@ -34,14 +34,18 @@ class MaskSizeError(ImageError):
     """A ground truth that does not fit its image."""
 
 
-def _content(path: ImageFile) -> str | os.PathLike[str] | io.BytesIO:
-    return io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path
+def _open(path: ImageFile) -> PilFile:
+    image = Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path)
+    # PIL maps an uncompressed TIFF into memory with its upright width, which garbles a turned one;
+    # without a name it is read.
+    image.filename = ""
+    return image
 
 
 def _narrowed(image: PilFile, path: ImageFile, depth: str) -> Image.Image:
     """A wide image that was just opened, of eight bits a channel and upright."""
     largest = largest_of(image.mode)
-    values, alpha = wide_values(image, lambda: Image.open(_content(path)))
+    values, alpha = wide_values(image, lambda: _open(path))
     turn = TURNS[orientation(image)]  # for which PIL loads a PNG
     narrow = Image.fromarray(np.ascontiguousarray(turn(to_8_bits(values, depth, largest))))
     if alpha is not None:
@@ -84,7 +88,7 @@ def open_rgb(path: ImageFile, depth: str = FILE) -> Image.Image:
     """
 
     def read() -> Image.Image:
-        with Image.open(_content(path)) as image:
+        with _open(path) as image:
             if is_wide(image):
                 return _to_rgb(_narrowed(image, path, depth))
             return _to_rgb(ImageOps.exif_transpose(image))
@@ -96,10 +100,10 @@ def wide_sample(path: ImageFile) -> np.ndarray | None:
     """Values of an image of more than eight bits, (n,) float32; None of any other."""
 
     def read() -> np.ndarray | None:
-        with Image.open(_content(path)) as image:
+        with _open(path) as image:
             if not is_wide(image):
                 return None
-            return sample_of(wide_values(image, lambda: Image.open(_content(path)))[0])
+            return sample_of(wide_values(image, lambda: _open(path))[0])
 
     return _guarded(path, read)
 
@@ -108,7 +112,7 @@ def mode_of(path: ImageFile) -> str:
     """What PIL calls the kind of a file's pixels, `RGB`, `I;16`, `RGB;16B`; decodes none."""
 
     def read() -> str:
-        with Image.open(_content(path)) as image:
+        with _open(path) as image:
             return raw_mode(image) if is_wide(image) and not is_deep(image) else image.mode
 
     return _guarded(path, read)
@@ -118,7 +122,7 @@ def frames_in(path: ImageFile) -> int:
     """How many images a file holds, as pages or an animation; a camera's previews do not count."""
 
     def read() -> int:
-        with Image.open(_content(path)) as image:
+        with _open(path) as image:
             return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
     return _guarded(path, read)
@@ -173,7 +177,7 @@ def read_mask_file(
     """
 
     def read() -> tuple[Mask, int]:
-        with Image.open(_content(path)) as file:
+        with _open(path) as file:
             kind, turned = file.format, orientation(file)
             return mask_of(ImageOps.exif_transpose(file), rule, kind), turned
 
@@ -193,12 +197,14 @@ def read_mask_file(
 
 
 def frame_of(path: ImageFile) -> Frame:
-    """Height and width of an image file, upright, and how EXIF turns it."""
+    """The frame of an image file; but for a PNG, decodes no pixel."""
 
     def read() -> Frame:
-        with Image.open(_content(path)) as file:
+        with _open(path) as file:
             turned = orientation(file)
-            return Frame(file.size if turned >= TRANSPOSED else file.size[::-1], turned)
+            # PIL turns a TIFF itself, and gives its upright size.
+            is_swapped = turned >= TRANSPOSED and file.format != "TIFF"
+            return Frame(file.size if is_swapped else file.size[::-1], turned)
 
     return _guarded(path, read)
 

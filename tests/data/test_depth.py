@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from miniature import write_config
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stlm_jax.commands import check_data
 from stlm_jax.config import default
@@ -22,7 +22,7 @@ COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by channels
 ALL = "0,65535"
 
 
-def png16(path, pixels):
+def png16(path, pixels, exif=b""):
     """A 16-bit PNG, which PIL does not write but in grey: rows are stored unfiltered."""
     pixels = np.asarray(pixels, np.uint16)
     height, width = pixels.shape[:2]
@@ -35,7 +35,8 @@ def png16(path, pixels):
 
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    body = chunk(b"IHDR", header) + (chunk(b"eXIf", exif) if exif else b"")
+    body += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     return path
@@ -90,6 +91,25 @@ def test_alpha_lies_over_black_in_deep_images_too(tmp_path):
         wanted = np.broadcast_to(expected(values, 0, 65535), got.shape).copy()
         wanted[5:9] = 0
         np.testing.assert_allclose(got, wanted, atol=0.51)
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_deep_images_are_turned_as_exif_says(tmp_path, turned):
+    """As PIL turns the same image of eight bits."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    eight = colours(3).astype(np.uint8)
+    Image.fromarray(eight).save(tmp_path / "eight.png", exif=exif)
+    wanted = read_image(tmp_path / "eight.png", None)
+    assert wanted.shape == ((30, 40, 3) if turned < 5 else (40, 30, 3))
+    deep = eight * np.uint16(257)
+    got = read_image(png16(tmp_path / "deep.png", deep, exif.tobytes()[6:]), None, ALL)
+    np.testing.assert_array_equal(got, wanted)
+    grey = read_image(png16(tmp_path / "grey.png", deep[..., 0], exif.tobytes()[6:]), None, ALL)
+    np.testing.assert_array_equal(grey, np.dstack([wanted[..., 0]] * 3))
+    for options in ({}, {"compression": "tiff_lzw"}):
+        Image.fromarray(deep[..., 0]).save(tmp_path / "grey.tif", exif=exif, **options)
+        np.testing.assert_array_equal(read_image(tmp_path / "grey.tif", None, ALL), grey)
 
 
 def test_a_hot_pixel_changes_itself_alone_and_dull_stays_dull(tmp_path):
@@ -168,6 +188,7 @@ def deep_run(tmp_path_factory):
 def predict(base, workdir, image):
     config = f"--config={base / 'tiny.py'}"
     argv = ["main", config, f"--workdir={workdir}", "--mode=predict", *OPTIONS]
+    argv.append("--config.predict.overwrite=True")
     assert main([*argv, f"--config.predict.input={image}"]) == 0
     (row,) = json.loads((workdir / "results/predict/disc/scores.json").read_text())
     assert 0.02 < row["score"] < 0.98  # a map that says nothing would agree with all
@@ -204,7 +225,7 @@ def test_the_range_is_the_models_own(deep_run, tmp_path):
     assert Detector.load(exported).description.depth == depth
 
 
-def test_a_run_of_before_reads_files_by_their_own_range(deep_run, tmp_path):
+def test_a_run_of_before_reads_files_by_their_own_range(deep_run, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(deep_run / "run", run)
     (run / "disc/depth.json").unlink()
@@ -222,7 +243,10 @@ def test_a_run_of_before_reads_files_by_their_own_range(deep_run, tmp_path):
     (run / "disc/depth.json").write_text('{"depth": "wide"}')
     config = f"--config={deep_run / 'tiny.py'}"
     argv = ["main", config, f"--workdir={run}", "--mode=predict", *OPTIONS]
-    assert main([*argv, f"--config.predict.input={image}"]) == 2
+    capsys.readouterr()
+    assert main([*argv, f"--config.predict.input={image}", "--config.predict.overwrite=True"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {run / 'disc/depth.json'}: not a depth")
 
 
 def test_the_check_names_the_kinds_of_pixels_and_their_mixture(deep_run, tmp_path, capsys):

@@ -8,7 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stlm_jax.data.images import ImageError, load_images, load_masks, read_image, read_mask
+from stlm_jax.data.images import (
+    ImageError,
+    frame_of,
+    load_images,
+    load_masks,
+    read_image,
+    read_mask,
+)
 from stlm_jax.data.reader import ImageReader
 from stlm_jax.data.records import Record
 
@@ -107,17 +114,29 @@ def test_cmyk(tmp_path):
 @pytest.mark.parametrize(
     ("orientation", "undo"),
     [
-        (3, lambda a: np.rot90(a, 2)),
-        (6, lambda a: np.rot90(a, -1)),  # stored lying on its left side
-        (8, lambda a: np.rot90(a, 1)),
+        (1, np.asarray),
         (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: np.flipud(np.rot90(a, 1))),
+        (6, lambda a: np.rot90(a, -1)),  # stored lying on its left side
+        (7, lambda a: np.flipud(np.rot90(a, -1))),
+        (8, lambda a: np.rot90(a, 1)),
     ],
 )
 def test_exif_orientation_is_applied(tmp_path, orientation, undo):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(colours(), tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_image(path, None), undo(colours()))
+    for mode in ("RGB", "L", "1"):
+        stored = Image.fromarray(colours()).convert(mode)
+        for name, options in {
+            "a.png": {}, "a.tif": {}, "b.tif": {"compression": "tiff_lzw"},
+            "a.webp": {"lossless": True},
+        }.items():  # fmt: skip
+            path = save(stored, tmp_path / name, exif=exif, **options)
+            wanted = undo(np.asarray(stored.convert("RGB")))
+            np.testing.assert_array_equal(read_image(path, None), wanted, f"{mode} {name}")
+            assert frame_of(path) == (wanted.shape[:2], orientation)
 
 
 def test_only_the_first_frame_counts(tmp_path):

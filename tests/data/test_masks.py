@@ -196,10 +196,11 @@ def turned(path, pixels, orientation):
 STORED = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_mask_of_the_stored_pixels_is_turned_as_its_image_is(tmp_path, orientation):
+def test_a_mask_of_the_stored_pixels_is_turned_as_its_image_is(tmp_path, orientation, suffix):
     """PIL's own turn is the judge."""
-    image = turned(tmp_path / "a.png", STORED, orientation)
+    image = turned(tmp_path / f"a.{suffix}", STORED, orientation)
     on_stored = saved(drawn(0, 255, 0), tmp_path / "m.png")
     with Image.open(turned(tmp_path / "with_exif.png", drawn(0, 255, 0), orientation)) as file:
         upright = np.asarray(ImageOps.exif_transpose(file)) > 0
