@@ -113,11 +113,11 @@ def relative_error_fixture():
     return relative_error
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, worker_id):
     """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`.
 
-    One worker trains it, the others wait and take a copy, which a test may add to.
+    One worker trains it, the others wait. Each file of tests has a copy, which it may add to.
     """
     from miniature import write_config, write_set
 

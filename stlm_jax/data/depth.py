@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from PIL import ImageFile
 
-from stlm_jax.config.rules import DTYPE, FILE, TRAIN, range_of
+from stlm_jax.config.rules import DTYPE, FILE, TRAIN, checked_depth, range_of
 from stlm_jax.data.masks import deep_values, is_deep
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
@@ -115,7 +115,7 @@ def stored(folder: Path) -> str:
     path = folder / DEPTH
     try:
         depth = json.loads(path.read_text(encoding="utf-8"))["depth"]
-        return checked(depth)
+        return checked_depth(depth)
     except FileNotFoundError:
         return FILE
     except (ValueError, TypeError, KeyError) as error:
@@ -125,14 +125,3 @@ def stored(folder: Path) -> str:
 def store(folder: Path, depth: str) -> None:
     """Writes a category's depth into its folder."""
     write_json(folder / DEPTH, {"depth": depth})
-
-
-def checked(depth: str) -> str:
-    """`depth`, if it is one that a model may have.
-
-    Raises:
-        ValueError: where it is not.
-    """
-    if depth not in (DTYPE, FILE) and not range_of(depth):
-        raise ValueError(f"depth {depth!r} is neither {DTYPE} nor {FILE} nor LOW,HIGH")
-    return depth

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from stlm_jax import __version__
-from stlm_jax.config.rules import FILE
-from stlm_jax.data.depth import checked
+from stlm_jax.config.rules import FILE, checked_depth
 from stlm_jax.data.geometry import GEOMETRIES, SQUASH
 from stlm_jax.data.held_out import HELD_OUT
 from stlm_jax.runtime.errors import UserError
@@ -107,7 +106,7 @@ class Description:
                 geometry,
                 int(values.get("score_top_k", cls.score_top_k)),
                 _calibration(values),
-                checked(values.get("depth", cls.depth)),
+                checked_depth(values.get("depth", cls.depth)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: what it says of the model is damaged ({error})") from error
