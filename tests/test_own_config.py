@@ -16,7 +16,7 @@ from stlm_jax.training import start
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FASTER = ["--config.train.steps=2", "--config.evaluate.latency_runs=0"]
+FASTER = ["--config.train.steps=2", "--config.image_size=64", "--config.evaluate.latency_runs=0"]
 
 
 def commands(text):

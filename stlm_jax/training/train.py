@@ -91,7 +91,7 @@ def _train_all(
                 )
             finished = done == totals[category]
             if not finished:
-                trainer = trainer or Trainer(config)
+                trainer = trainer or Trainer(config, template)
             if not settled:  # now that nothing is missing, no sooner
                 write_run(workdir, config, command)
                 settled = True
@@ -133,14 +133,14 @@ def category_key(seed: int, category: str) -> jax.Array:
 class Trainer:
     """What all categories share (compiled step, teacher, textures), and the loop."""
 
-    def __init__(self, config: ml_collections.ConfigDict):
-        """Loads the teacher and the textures onto the device."""
+    def __init__(self, config: ml_collections.ConfigDict, template: TrainState):
+        """Loads the teacher and the textures onto the device; `template` has the states' shapes."""
         self.config, self.model = config, build_stlm(config)
         teacher, self.teacher_variables = load_teacher(config)
         optimizer = make_optimizer(config.optimizer)
         step = functools.partial(train_step, self.model, teacher, optimizer)
         self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
-        memory.check(config, self.step, self.model, self.teacher_variables)
+        memory.check(config, self.step, template, self.teacher_variables)
         data = config.data
         bank = read_texture_bank(
             data.texture_root,

@@ -50,6 +50,7 @@ MOMENTS = (
     ("stlm_jax.report.write:write_json", 1, None),
     ("stlm_jax.report.page:open_atomically", 1, None),
 )
+MODULES = {where.partition(":")[0] for where, _, _ in MOMENTS}
 
 
 def kill() -> None:
@@ -94,8 +95,8 @@ def in_fork(folder: pathlib.Path, workdir: str, moment: tuple | None) -> int:
 
 def run_all(folder: pathlib.Path) -> dict:
     """Kills one run at every moment and leaves another, `whole`, alone."""
-    for name in {where.partition(":")[0] for where, _, _ in MOMENTS}:
-        importlib.import_module(name)
+    for name in ("tensorboardX", "sklearn.metrics", "matplotlib.pyplot", *MODULES):
+        importlib.import_module(name)  # once, not in every process
     write_dataset(folder / "data")
     write_config(folder / "tiny.py", folder / "data", ["disc"])
     ends = {"whole": in_fork(folder, "whole", None)}

@@ -15,8 +15,6 @@ from stlm_jax.settings import parse
 from stlm_jax.training.state import abstract_train_state
 from stlm_jax.weights.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.slow  # it takes minutes
-
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):

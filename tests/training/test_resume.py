@@ -44,9 +44,9 @@ def trainers():
     """
     made: list[Trainer] = []
 
-    def trainer_of(config):
+    def trainer_of(config, template):
         if not made:
-            made.append(Trainer(config))
+            made.append(Trainer(config, template))
         made[0].config = config
         made[0].previews = Previews(config, made[0].model)
         return made[0]
