@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stlm_jax.config.rules import DTYPE, FILE
 from stlm_jax.data.frames import size_text
 from stlm_jax.data.images import (
     ImageError,
@@ -20,6 +21,7 @@ from stlm_jax.data.problems import Problem, few_images, is_used
 from stlm_jax.data.records import File, Record
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.progress import track
+from stlm_jax.runtime.text import printable
 
 _LEAST_SIDE = 8  # pixels
 _MOST = 0.5  # of an image that a defect covers
@@ -103,7 +105,49 @@ def mixed_depths(facts: Sequence[Facts], category: str) -> list[Problem]:
 
 
 def _is_wide(fact: Facts) -> bool:
-    return fact.mode[0] in "IF" or ";" in fact.mode
+    return is_wide_mode(fact.mode)
+
+
+def is_wide_mode(mode: str) -> bool:
+    """Whether a mode, as `images.mode_of` gives it, has more than eight bits a channel."""
+    return mode[0] in "IF" or ";" in mode
+
+
+def unlike_training(files: Sequence[File], depth: str) -> str:
+    """What is to be said of images whose bits are unlike those trained on; '' where all are alike.
+
+    Args:
+        files: the images.
+        depth: that of the model, which took it from its training images, see `depth`.
+    """
+
+    def mode(file: File) -> str:
+        try:
+            return mode_of(file)
+        except ImageError:  # which is said where it is read
+            return ""
+
+    if depth == FILE:  # of a run from before there were depths
+        return ""
+    trained_wide = depth != DTYPE
+    unlike = [
+        file
+        for file, found in zip(files, in_threads(mode, files), strict=True)
+        if found and is_wide_mode(found) != trained_wide
+    ]
+    if not unlike:
+        return ""
+    those = f"{len(unlike)} of {len(files)} images, such as {printable(str(unlike[0]))},"
+    if trained_wide:
+        return (
+            f"{those} have eight bits, and those trained on had more, of which {depth} became "
+            "0..255: give them as they were trained on"
+        )
+    return (
+        f"{those} have more than eight bits, and those trained on had not: their type's whole "
+        "range becomes 0..255, so that twelve bits in sixteen are nearly black: give them as they "
+        "were trained on"
+    )
 
 
 def few_readable(facts: Sequence[Facts], category: str, batch_size: int) -> list[Problem]:

@@ -7,8 +7,10 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from stlm_jax.config.rules import TRAIN
 from stlm_jax.data import dataset, depth
 from stlm_jax.data.images import read_image, resize_map
+from stlm_jax.data.inspection import unlike_training
 from stlm_jax.data.reader import View, readable
 from stlm_jax.data.sources.registry import ALL
 from stlm_jax.drawing.colours import Scale
@@ -48,7 +50,10 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     inputs = find_inputs(config.predict.input, output)
     check_same_run(workdir, config)
     check_output(output, inputs, config.predict.overwrite)
-    config = depth.resolved(config, workdir / category)
+    learned, config = config.data.depth == TRAIN, depth.resolved(config, workdir / category)
+    paths = [one.path for one in inputs]
+    if learned and (remark := unlike_training(paths, config.data.depth)):
+        note(f"warning: {remark}")
     predictor = Predictor(config)
     predictor.load(workdir / category)
     known = calibration.load(workdir / category, config)
@@ -57,7 +62,7 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     # Whether tiles are judged or not, pictures have the colours of the report.
     scale = Scale.of(known.pixel_threshold if known else None)
     predictions = (predict_tiled if config.predict.tile else predict_whole)(
-        config, predictor, [one.path for one in inputs], scale
+        config, predictor, paths, scale
     )
     count = defective = 0
     try:
@@ -66,8 +71,8 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
                 judged = _judge(judging, scores["score"]) if judging else {}
                 written = pictures.save(output, inputs[index].name)
                 image = inputs[index].path
-                paths = {kind: as_utf8(path) for kind, path in written.items()}
-                add_row({"image": as_utf8(image), **scores, **judged, **paths})
+                names = {kind: as_utf8(path) for kind, path in written.items()}
+                add_row({"image": as_utf8(image), **scores, **judged, **names})
                 say(_line(scores["score"], judged, printable(image)))
                 count += 1
                 defective += bool(judged.get("is_anomalous"))

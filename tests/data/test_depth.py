@@ -249,6 +249,25 @@ def test_a_run_of_before_reads_files_by_their_own_range(deep_run, tmp_path, caps
     assert line.startswith(f"error: {run / 'disc/depth.json'}: not a depth")
 
 
+def test_images_unlike_those_trained_on_are_named_before_prediction(
+    deep_run, finished_run, tmp_path, capsys
+):
+    wide = png16(tmp_path / "in/wide.png", np.dstack([camera((70, 80), 3)] * 3))
+    narrow = tmp_path / "in/narrow.png"
+    Image.fromarray(np.full((70, 80, 3), 100, np.uint8)).save(narrow)
+    (tmp_path / "in/broken.png").write_text("no image")
+    for workdir, unlike in ((deep_run / "run", narrow), (finished_run / "run", wide)):
+        argv = ["main", f"--workdir={workdir}", "--mode=predict", "--config.data.on_error=skip"]
+        argv += ["--config.predict.overwrite=True", "--config.data.categories=disc"]
+        argv.append(f"--config.predict.input={tmp_path / 'in'}")
+        capsys.readouterr()
+        assert main(argv) == 0
+        errors = capsys.readouterr().err
+        (line,) = [x for x in errors.splitlines() if x.startswith("warning: ") and "bits" in x]
+        assert line.startswith(f"warning: 1 of 3 images, such as {unlike}, have ")
+        assert errors.index(line) < errors.index("predict disc")
+
+
 def test_the_check_names_the_kinds_of_pixels_and_their_mixture(deep_run, tmp_path, capsys):
     config = write_config(tmp_path / "tiny.py", tmp_path / "data", ["disc"])
     shutil.copytree(deep_run / "data", tmp_path / "data")

@@ -20,7 +20,7 @@ from miniature import write_config, write_dataset  # noqa: E402
 
 from stlm_jax.main import main  # noqa: E402
 
-STEPS = 60
+STEPS = 40
 OPTIONS = (
     f"--config.train.steps={STEPS}", "--config.checkpoint.every_steps=2",
     "--config.image_size=32", "--config.teacher.checkpoint=none", "--config.log.every_steps=1",
