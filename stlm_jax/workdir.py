@@ -1,6 +1,6 @@
 """The folder of a run: what its files are called, and what says with what it was made.
 
-WORKDIR/config.json, run.json, compilation_cache/, lock (while a process trains)
+WORKDIR/config.json, run.json, data_check.json, compilation_cache/, lock (while a process trains)
 WORKDIR/CATEGORY/checkpoints/, calibration.json, depth.json, metrics.jsonl, TensorBoard events
 WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
 WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures, unless config.predict.output
@@ -24,6 +24,7 @@ from stlm_jax.runtime.files import write_atomically, write_json
 
 CONFIG = "config.json"
 RUN = "run.json"
+DATA_CHECK = "data_check.json"
 LOCK = "lock"  # of the process that trains
 COMPILATION_CACHE = "compilation_cache"
 CHECKPOINTS = "checkpoints"

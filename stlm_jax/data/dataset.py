@@ -10,6 +10,7 @@ import numpy as np
 
 from stlm_jax.config.rules import DTYPE, TRAIN
 from stlm_jax.data import problems
+from stlm_jax.data.checked import Checked, identity, known_problems
 from stlm_jax.data.demo.dataset import write_demo
 from stlm_jax.data.depth import quantile_range
 from stlm_jax.data.held_out import hold_out
@@ -57,22 +58,35 @@ def prepare(config: ml_collections.ConfigDict) -> None:
 
 
 def check(
-    config: ml_collections.ConfigDict, training: bool = True, say: Callable[[str], None] = note
-) -> None:
+    config: ml_collections.ConfigDict,
+    training: bool = True,
+    say: Callable[[str], None] = note,
+    known: Path | None = None,
+) -> Checked:
     """Raises the first problem that a run would stop at, before it begins; reads every image.
 
     What a run would not stop at is said, one line for each kind of problem, and one for each
     folder with files that are not read. Without `training`, what only training would stop at is
-    said likewise.
+    said likewise. Where the file `known` holds a check of the same files as they are now, they are
+    not read again.
     """
-    found: list[Problem] = []
-    for part in survey(config, _MANY):
-        found += part.problems
-        fatal = [p for p in problems.fatal(found) if training or not p.training]
-        if fatal:
-            _say_kinds([p for p in found if p.kind == NOT_READ], say)
-            raise UserError(fatal[0].text + _and_more(len(fatal) - 1))
-    _say_kinds(found, say)
+    listings, found = _list(config)
+    _raise_fatal(found, training, say)
+    records = _records(listings)
+    of = identity(config, records)
+    read = known_problems(known, of) if known else None
+    if read is None:
+        read = _read(config, listings, _MANY).problems
+    _raise_fatal([*found, *read], training, say)
+    _say_kinds([*found, *read], say)
+    return Checked(of, read)
+
+
+def _raise_fatal(found: list[Problem], training: bool, say: Callable[[str], None]) -> None:
+    fatal = [p for p in problems.fatal(found) if training or not p.training]
+    if fatal:
+        _say_kinds([p for p in found if p.kind == NOT_READ], say)
+        raise UserError(fatal[0].text + _and_more(len(fatal) - 1))
 
 
 class Survey(NamedTuple):
@@ -82,12 +96,18 @@ class Survey(NamedTuple):
     problems: list[Problem]
 
 
-def survey(config: ml_collections.ConfigDict, shown_from: int = 0) -> Iterator[Survey]:
+def survey(config: ml_collections.ConfigDict) -> Iterator[Survey]:
     """What training and evaluation say of the data, what `commands/check_data.py` prints.
 
-    First come the problems that folders and tables show, then facts and problems of every file;
-    so many images have a line of progress.
+    First come the problems that folders and tables show, then facts and problems of every file.
     """
+    listings, listed = _list(config)
+    yield Survey([], listed)
+    yield _read(config, listings, shown_from=0)
+
+
+def _list(config: ml_collections.ConfigDict) -> tuple[dict[str, Listing], list[Problem]]:
+    """The listings by category, and the problems that they show."""
     listings: dict[str, Listing] = {}
     listed: list[Problem] = []
     try:
@@ -101,16 +121,25 @@ def survey(config: ml_collections.ConfigDict, shown_from: int = 0) -> Iterator[S
             listed.append(Problem("category", f"{category}: {error}", fatal=True))
     for category, listing in listings.items():
         listed += problems_of(config, category, listing)
-    yield Survey([], listed)
-    records = [record for listing in listings.values() for record in listing.records]
-    facts = inspect_all(records, skips(config), config.data.mask, shown_from)
+    return listings, listed
+
+
+def _records(listings: dict[str, Listing]) -> list[Record]:
+    return [record for listing in listings.values() for record in listing.records]
+
+
+def _read(
+    config: ml_collections.ConfigDict, listings: dict[str, Listing], shown_from: int
+) -> Survey:
+    """What is in every file; so many images have a line of progress."""
+    facts = inspect_all(_records(listings), skips(config), config.data.mask, shown_from)
     read = [problem for fact in facts for problem in fact.problems]
     read += duplicates(facts)
     for category in listings:
         read += mixed_depths(facts, category)
         if skips(config):
             read += few_readable(facts, category, config.train.batch_size)
-    yield Survey(facts, read)
+    return Survey(facts, read)
 
 
 def problems_of(

@@ -18,7 +18,7 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.gather import gather
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.description import Calibration
-from stlm_jax.workdir import check_same_run
+from stlm_jax.workdir import DATA_CHECK, check_same_run
 
 T = TypeVar("T")
 DrawPanels = Callable[[Sequence[PanelImage], Calibration | None], None]
@@ -28,7 +28,7 @@ def check_data(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Says what is wrong with the data, or raises it, before a run is evaluated."""
     check_same_run(workdir, config)
     dataset.prepare(config)
-    dataset.check(config, training=False, say=_note)
+    dataset.check(config, training=False, say=_note, known=workdir / DATA_CHECK)
 
 
 def evaluate(

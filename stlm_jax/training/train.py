@@ -3,6 +3,7 @@
 import functools
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -37,7 +38,7 @@ from stlm_jax.training.state import (
 )
 from stlm_jax.training.step import train_step
 from stlm_jax.weights.checkpoint import Checkpoints, Restored
-from stlm_jax.workdir import CHECKPOINTS, LOCK, PROFILE, check_same_run, write_run
+from stlm_jax.workdir import CHECKPOINTS, DATA_CHECK, LOCK, PROFILE, check_same_run, write_run
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> None:
@@ -58,12 +59,17 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
         )
     check_same_run(workdir, config)
     dataset.prepare(config)
-    dataset.check(config)
+    checked = dataset.check(config, known=workdir / DATA_CHECK)
     splits = {name: dataset.split_of(config, name, "train") for name in config.data.categories}
     totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
+
+    def settle() -> None:
+        write_run(workdir, config, command)
+        checked.store(workdir / DATA_CHECK)
+
     with only_here(workdir / LOCK):
         check_same_run(workdir, config)  # of a training that has ended since
-        _train_all(config, workdir, splits, totals, command)
+        _train_all(config, workdir, splits, totals, settle)
 
 
 def _train_all(
@@ -71,7 +77,7 @@ def _train_all(
     workdir: Path,
     splits: dict[str, list[Record]],
     totals: dict[str, int],
-    command: tuple[str, ...],
+    settle: Callable[[], None],
 ) -> None:
     template = abstract_train_state(config, build_stlm(config))
     trainer: Trainer | None = None
@@ -93,7 +99,7 @@ def _train_all(
             if not finished:
                 trainer = trainer or Trainer(config, template)
             if not settled:  # now that nothing is missing, no sooner
-                write_run(workdir, config, command)
+                settle()
                 settled = True
             if finished:
                 note(f"{category}: finished before, {done} steps")

@@ -1,0 +1,74 @@
+"""What the check of a run's data found, kept for when the same run is started again.
+
+Reading every image takes minutes for a large set; files whose sizes and times of change are as they
+were are not read again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ml_collections
+
+from stlm_jax import __version__
+from stlm_jax.data.problems import Problem
+from stlm_jax.data.records import File, Record
+from stlm_jax.runtime.files import write_json
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A check.
+
+    Attributes:
+        of: tells what was checked; '' where that cannot be told.
+        problems: what was found in the files.
+    """
+
+    of: str
+    problems: list[Problem]
+
+    def store(self, path: Path) -> None:
+        """Writes it; without `of` it would be of no use, and is not."""
+        if self.of:
+            write_json(path, {"of": self.of, "problems": [asdict(p) for p in self.problems]})
+
+
+def known_problems(path: Path, of: str) -> list[Problem] | None:
+    """What was found in the same files; None where there is no such check, or it is damaged."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return [Problem(**problem) for problem in known["problems"]] if known["of"] == of else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def identity(config: ml_collections.ConfigDict, records: Iterable[Record]) -> str:
+    """Tells files, in the state that they are in, and what matters of how they are checked.
+
+    Empty where there are files without a size and a time of their own.
+    """
+    data = config.data
+    digest = hashlib.sha256(
+        repr((__version__, data.mask, data.on_error, config.train.batch_size)).encode()
+    )
+    for record in records:
+        files = [record.image, *record.masks]
+        states = [_state(file) for file in files]
+        if not all(states):
+            return ""
+        known = (record.category, record.split, record.defect, record.label, files, states)
+        digest.update(repr(known).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def _state(file: File) -> tuple[int, int] | None:
+    if not isinstance(file, Path):
+        return None
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
