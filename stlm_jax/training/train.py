@@ -2,7 +2,6 @@
 
 import functools
 import time
-import zlib
 from pathlib import Path
 
 import jax
@@ -31,11 +30,12 @@ from stlm_jax.training.previews import Previews
 from stlm_jax.training.state import (
     TrainState,
     abstract_train_state,
+    category_key,
     create_train_state,
     parameter_table,
 )
 from stlm_jax.training.step import train_step
-from stlm_jax.training.targets import Targets
+from stlm_jax.training.targets import Features, Targets
 from stlm_jax.weights.checkpoint import Checkpoints, Restored
 from stlm_jax.workdir import CHECKPOINTS, LOCK, PROFILE, check_same_run, write_run
 
@@ -125,11 +125,6 @@ def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -
     return steps
 
 
-def category_key(seed: int, category: str) -> jax.Array:
-    """The key of a category's run; it does not depend on which others are trained."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(category.encode()))
-
-
 class Trainer:
     """What all categories share (compiled step, teacher, textures), and the loop."""
 
@@ -177,13 +172,7 @@ class Trainer:
             depth.store(folder, dataset.find_depth(config, category, records))
         images = self._images(category, records, depth.resolved(config, folder))
         features = self.targets.of_category(config, category, images)
-        loader = TrainLoader(
-            images,
-            config.train.batch_size,
-            config.seed,
-            jax.device_put,
-            companion=features.companion,
-        )
+        loader = self._loader(images, features)
         state, done = self._begin(category, total, loader, restored)
         calibration.forget(folder)  # the images are there, the weights are about to change
         start = done
@@ -211,11 +200,8 @@ class Trainer:
                         "command again to go on from there"
                     )
                 drawn = next(loader)
-                batch = {
-                    "image": drawn["image"],
-                    "textures": self.textures,
-                    **features.parts(drawn),
-                }
+                batch = {"image": drawn["image"], "textures": self.textures}
+                batch |= features.parts(drawn)
                 if done == start:  # compiling is no part of the rate
                     with log.pause(done):
                         self._compile(category, done, (state, batch), stop)
@@ -269,6 +255,11 @@ class Trainer:
                 f"{category}: stopped at step {done} while compiling, nothing is lost; run the "
                 "same command again to go on from there"
             ) from None
+
+    def _loader(self, images: ImageCache, features: Features) -> TrainLoader:
+        """The stream of batches, which are put on the device ahead of time."""
+        size, seed = self.config.train.batch_size, self.config.seed
+        return TrainLoader(images, size, seed, jax.device_put, companion=features.companion)
 
     def _images(
         self, category: str, records: list[Record], config: ml_collections.ConfigDict

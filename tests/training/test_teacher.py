@@ -1,6 +1,10 @@
 """The teacher runs on those images only that need it, and gives what a pass over all gives."""
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import TrainState, abstract_train_state, hyperparameters
 from stlm_jax.training.step import gradients, mean_gradients, train_step
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 COUNT, SIZE = 4, 64
 
 
@@ -110,6 +115,49 @@ def test_what_an_image_gives_does_not_depend_on_the_others(teacher, images):
         np.testing.assert_array_equal(ours[3], theirs[3])
 
 
+ON_FOUR_DEVICES = """
+import functools, re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from stlm_jax.models.build import build_sam
+from stlm_jax.models.initialization import random_variables
+from stlm_jax.training.teacher import live_targets
+
+sam = build_sam("vit_tiny")
+variables = jax.tree.map(jnp.asarray, random_variables(sam, jax.random.key(0)))
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+clean = np.random.default_rng(0).integers(0, 200, (8, 64, 64, 3), np.uint8)
+pseudo = clean + np.where(np.isin(np.arange(8), [0, 1, 5]), 9.0, 0.0)[:, None, None, None]
+pseudo = pseudo.astype(np.float32)
+run = jax.jit(functools.partial(live_targets, sam, lanes=4), in_shardings=(whole, split, split))
+program = run.lower(variables, pseudo, clean).compile().as_text()
+assert not re.search("all-gather|all-to-all|collective-permute", program)
+assert "f32[1,64,64,3]" in program and "f32[4,64,64,3]" not in program
+found, facts = run(
+    *map(jax.device_put, (variables, pseudo, clean), (whole, split, split))
+)
+alone, _ = jax.jit(functools.partial(live_targets, sam))(variables, pseudo, clean)
+for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(alone)):
+    assert np.array_equal(ours, theirs)
+# The first device has two samples that are changed, and four turns: the others wait.
+assert float(facts["teacher_passes"]) == 4 * 4 / 8
+"""
+
+
+def test_devices_run_passes_of_their_own_images():
+    """No image is sent to another device, and each runs one at a time."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    ended = subprocess.run(
+        [sys.executable, "-c", ON_FOUR_DEVICES],
+        env={**environment, "JAX_PLATFORMS": "cpu"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 # --- gradients of micro-batches ---
 
 
@@ -129,7 +177,8 @@ class Toy(nn.Module):
 def part():
     """Targets, pseudo-anomalous images and masks of four samples, and a state of the toy."""
     rng = np.random.default_rng(1)
-    pseudo = rng.uniform(0, 255, (COUNT, SIZE, SIZE, 3)).astype(np.float32)
+    pseudo = rng.uniform(0, 255, (COUNT, 4, 4, 3)).astype(np.float32)
+    pseudo = pseudo.repeat(16, 1).repeat(16, 2)  # squares, else their means hardly differ
     mask = (rng.random((COUNT, SIZE, SIZE)) > 0.5).astype(np.float32)
     targets = tuple((rng.normal(size=(COUNT, 4, 4, 8)).astype(np.float32),) for _ in range(2))
     variables = Toy().init(jax.random.key(0), pseudo)
