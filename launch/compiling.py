@@ -1,5 +1,6 @@
 """Has programs compiled in a process of its own, which can be stopped at any moment."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -97,8 +98,9 @@ class _Worker:
             start_new_session=True,
         )
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, of which more is said
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self._program = ""
@@ -171,8 +173,8 @@ class _Worker:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").splitlines()
         lines = [line for line in lines if line.strip()]
-        failed = [line for line in lines if "Check failed" in line or re.match(r"\w+Error", line)]
-        return (failed or lines[-1:] or ["without a word"])[0][:400]
+        failed = [line for line in lines if re.match(r"[\w.]+Error\b|F\d+ .*Check failed", line)]
+        return (failed or lines or ["without a word"])[-1][:400]
 
 
 class _Elapsed:

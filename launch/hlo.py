@@ -18,7 +18,7 @@ _CALLED = re.compile(r" call\(.*\bto_apply=%?([\w.\-]+)")  # elsewhere it is a r
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONDITION = re.compile(r" while\(.*\bcondition=%?([\w.\-]+)")
 _INTEGER = re.compile(r"%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)")
-_BELOW = re.compile(r" compare\(.*%?\b([\w.\-]+)\), direction=LT")
+_BELOW = re.compile(r" compare\([^)]*?([\w.\-]+)\), direction=LT")
 _SHAPE = re.compile(r"\b(pred|[a-z]+?(\d+)[a-z0-9]*)\[([\d,]*)\]")
 
 

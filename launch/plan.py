@@ -108,7 +108,7 @@ class Search:
             "shard_teacher": options.shard_teacher or SHARD_TEACHER in self.overrides,
             "images": options.images,
             "limit": None if math.isnan(limit) else limit * GIB,
-            "programs": names,
+            "programs": list(names),
         }
 
 
