@@ -6,11 +6,14 @@ from typing import Any
 from jax.extend import core
 
 
-def flops(program: core.Jaxpr) -> float:
+def flops(program: core.Jaxpr, turns: float = 1.0) -> float:
     """Operations of the products of matrices and the convolutions of a traced program.
 
-    A product and the sum that takes it are two. What is in a `scan` counts as often as it turns,
-    in a `while` once; of branches the dearest counts.
+    A product and the sum that takes it are two. Of branches the dearest counts.
+
+    Args:
+        program: traced.
+        turns: of its loops of which only the device knows how often they turn; others are `scan`s.
     """
     total = 0.0
     for equation in program.eqns:
@@ -20,10 +23,10 @@ def flops(program: core.Jaxpr) -> float:
         elif name == "conv_general_dilated":
             total += _convolution(equation)
         elif name == "cond":
-            total += max(flops(branch.jaxpr) for branch in parameters["branches"])
+            total += max(flops(branch.jaxpr, turns) for branch in parameters["branches"])
         else:
-            times = parameters["length"] if name == "scan" else 1
-            total += times * sum(map(flops, _bodies(parameters)))
+            times = {"scan": parameters.get("length", 1), "while": turns}.get(name, 1)
+            total += times * sum(flops(body, turns) for body in _bodies(parameters))
     return total
 
 

@@ -39,6 +39,7 @@ class Program:
         held: the same leaves by what they are.
         jitted: the function as a run compiles it.
         static: further arguments, of which there is a program each.
+        turns: of loops of which only the device knows how often they turn, on average.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Program:
     held: dict[str, Any]
     jitted: Any
     static: tuple[Any, ...] = ()
+    turns: float = 1.0
 
     def trace(self) -> Any:
         """The traced program, to be lowered and compiled."""

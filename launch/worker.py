@@ -137,7 +137,7 @@ def _compile(program: Program, data: int) -> Measured:
     # Arguments that a program has no use for are none of its own, but lie in memory as well.
     padding = max(0.0, memory.argument_size_in_bytes - sum(held.values()))
     other = memory.generated_code_size_in_bytes + results + padding
-    counted = arithmetic.flops(traced.jaxpr.jaxpr) / data
+    counted = arithmetic.flops(traced.jaxpr.jaxpr, program.turns) / data
     return Measured(
         program.name,
         program.batch,

@@ -86,9 +86,9 @@ def test_a_compiled_loop_is_read():
 # --- operations of a traced program ---
 
 
-def count(function, *shapes):
+def count(function, *shapes, **options):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return arithmetic.flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr)
+    return arithmetic.flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr, **options)
 
 
 def convolve(x, kernel, **options):
@@ -110,7 +110,11 @@ def test_a_loop_counts_its_turns_and_a_branch_the_dearest():
     def branch(x):
         return jax.lax.cond(x[0, 0] > 0, lambda y: y @ y @ y, lambda y: y @ y, x)
 
+    def unknown(x):
+        return jax.lax.while_loop(lambda y: y[0, 0] > 0, lambda y: y @ y, x)
+
     assert count(loop, (4, 4)) == 6 * 2 * 4**3
+    assert count(unknown, (4, 4), turns=1.5) == 1.5 * 2 * 4**3
     assert count(branch, (4, 4)) == 2 * 2 * 4**3
 
 
