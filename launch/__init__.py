@@ -1,0 +1,1 @@
+"""What comes before and around training on rented machines; `stlm_jax` knows nothing of it."""

@@ -1,0 +1,60 @@
+"""What to change where a program does not fit, in the order in which it is tried."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from launch.measured import EVALUATION, FROM_STORE, PROGRAMS, STORE, TRAIN
+from stlm_jax.config import flatten
+
+SHARD_TEACHER = "--shard_teacher"
+_TRAINING = (TRAIN, FROM_STORE)
+
+
+class Change(NamedTuple):
+    """One change, on top of those before it.
+
+    Attributes:
+        overrides: keys of the configuration and their values; `SHARD_TEACHER` is no key.
+        programs: which it makes smaller.
+    """
+
+    overrides: dict[str, Any]
+    programs: tuple[str, ...]
+
+
+def changes(config: ml_collections.ConfigDict, data: int, sharded: bool) -> Iterator[Change]:
+    """What may be tried, the cheapest in quality and time first.
+
+    Keys that this release does not have are left out.
+
+    Args:
+        config: as asked for.
+        data: devices that share a batch.
+        sharded: whether the teacher is split over them already.
+    """
+    known = flatten(config)
+    if known["dtype"] != "bfloat16":
+        yield Change({"dtype": "bfloat16"}, PROGRAMS)
+    if known.get("remat") == "none":
+        yield Change({"remat": "blocks"}, _TRAINING)
+    if "train.accumulate" in known:
+        each = known["train.batch_size"] // data
+        for parts in range(known["train.accumulate"] + 1, each + 1):
+            if each % parts == 0:
+                yield Change({"train.accumulate": parts}, _TRAINING)
+    images = known["evaluate.batch_size"]
+    while images > 1:
+        images //= 2
+        yield Change({"evaluate.batch_size": images}, (EVALUATION,))
+    if data > 1 and not sharded:
+        yield Change({SHARD_TEACHER: True}, (TRAIN, STORE))
+
+
+def pasted(overrides: dict[str, Any]) -> str:
+    """Changes as options of a command line."""
+    return " ".join(
+        name if name == SHARD_TEACHER else f"--config.{name}={value}"
+        for name, value in overrides.items()
+    )

@@ -1,0 +1,124 @@
+"""The command line of the plan."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import ml_collections
+
+from launch.chips import EXAMPLES, Topology, parse_topology
+from stlm_jax import settings
+from stlm_jax.runtime.errors import UserError
+
+USAGE = f"""\
+usage: python -m launch.plan --config=FILE --topology=NAME [options] [--config.KEY=V]
+
+Compiles the programs of a configuration for accelerators that need not be there, and says what
+they take, how long the whole takes at least, and, where they do not fit, what to change. The exit
+status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wrong argument.
+
+  --config=FILE           a Python file with get_config(), such as configs/mvtec.py
+  --topology=NAME         such as {EXAMPLES};
+                          a GPU and the CPU by the compiler of this machine
+  --batch_per_device=N    images of a training step on a device; default: config.train.batch_size
+  --data=N                devices that share a batch; default 1, a category to each device
+  --shard_teacher         split the teacher's variables over these, too
+  --images=N              good images of each category, where they can be counted nowhere
+  --variants=N            pseudo-anomalous ones that a teacher's store holds of each; default 8
+  --price=P               of a device for an hour, in any currency
+  --memory_gib=X          in place of what a device has
+  --max_minutes=X         for compiling everything; default 60
+  --config.KEY=V          changes a key of the configuration"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A checked command line; see `USAGE`."""
+
+    config: ml_collections.ConfigDict
+    file: str
+    topology: Topology
+    data: int
+    shard_teacher: bool
+    images: int | None
+    variants: int
+    price: float | None
+    memory_gib: float | None
+    max_minutes: float
+    batch_changed: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def parse(argv: Sequence[str]) -> Options | None:
+    """Reads `argv`, whose first element is the program's name; None after printing the help."""
+    arguments = [str(part) for part in argv[1:]]
+    if {"--help", "-h"} & set(arguments):
+        print(USAGE)
+        return None
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in ("config", "topology", "batch_per_device", "data", "images", "variants", "price",
+                 "memory_gib", "max_minutes"):  # fmt: skip
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--shard_teacher", action="store_true")
+    given, rest = parser.parse_known_args(arguments)
+    for argument in rest:
+        if not argument.startswith("--config."):
+            raise UserError(f"unknown argument {argument!r}: see --help")
+    if not given.config:
+        raise UserError("--config is missing: give a configuration, e.g. --config=configs/mvtec.py")
+    if not given.topology:
+        raise UserError(f"--topology is missing: give one such as {EXAMPLES}")
+    topology = parse_topology(given.topology)
+    read = settings.parse([argv[0], f"--config={given.config}", *rest])
+    assert read is not None
+    config = read.config
+    data = _whole(given, "data", 1)
+    if topology.platform != "cpu" and topology.chips % data:
+        raise UserError(f"--data={data}: must divide the {topology.chips} devices")
+    if given.shard_teacher and data == 1:
+        raise UserError("--shard_teacher: wants --data of 2 or more, to split it over")
+    per_device = _whole(given, "batch_per_device", config.train.batch_size)
+    batch = per_device * data
+    changed = batch != config.train.batch_size
+    config.train.batch_size = batch
+    return Options(
+        config=config,
+        file=given.config,
+        topology=topology,
+        data=data,
+        shard_teacher=given.shard_teacher,
+        images=_whole(given, "images", None),
+        variants=_whole(given, "variants", 8, least=0),
+        price=_number(given, "price", None),
+        memory_gib=_number(given, "memory_gib", None),
+        max_minutes=_number(given, "max_minutes", 60.0) or 60.0,
+        batch_changed=changed,
+    )
+
+
+def _whole(given: argparse.Namespace, name: str, default: Any, least: int = 1) -> Any:
+    text = getattr(given, name)
+    if text is None:
+        return default
+    if not text.isdecimal() or not least <= int(text) < 2**31:
+        raise UserError(f"--{name}={text}: must be a whole number of {least} or more")
+    return int(text)
+
+
+def _number(given: argparse.Namespace, name: str, default: Any) -> Any:
+    text = getattr(given, name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise UserError(f"--{name}={text}: must be a number above 0")
+    return value

@@ -1,0 +1,171 @@
+"""Compiles the programs of a plan; `launch.compiling` starts it, to be able to stop it.
+
+It reads one line of JSON, a request, and writes one line for each thing that happens. It ends when
+whoever started it is gone.
+"""
+
+import json
+import os
+import re
+import resource
+import sys
+import threading
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from launch import arithmetic, hlo
+from launch.chips import Topology, parse_topology
+from launch.measured import GIB, Measured
+from launch.programs import DATA, Program, programs
+from launch.work import work_of
+from stlm_jax.config import default
+from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.host_memory import total_memory
+
+# The two ways in which compilers say what a program would need.
+_NEEDS = re.compile(r"(?:\((\d+(?:\.\d+)?)([KMGT]?)\) exceeds|Used (\d+(?:\.\d+)?)([KMGT]?) of)")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+
+
+def main() -> None:
+    """Answers the request on the standard input."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no event
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def emit(event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=events, flush=True)
+
+    try:
+        _answer(request, emit)
+    except UserError as error:
+        emit("refused", text=str(error))
+
+
+def _answer(request: dict[str, Any], emit: Any) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # its seconds are to be true
+    topology = parse_topology(request["topology"])
+    config = _config(request["config"])
+    mesh = _mesh(topology, request["data"])
+    emit("work", **work_of(config, request["images"])._asdict())
+    limit = request["limit"] or (total_memory() if topology.platform == "cpu" else None)
+    emit("device", kind=str(mesh.devices.flat[0].device_kind), limit=limit)
+    made = {p.name: p for p in programs(config, mesh, request["shard_teacher"])}
+    for name in [n for n in request["programs"] if n in made]:
+        emit("begin", program=name)
+        measured = _compile(made[name])
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        emit("end", measured=measured.as_json(), host=memory * (1 if _is_mac() else 1024))
+        if limit and not measured.fits(limit):
+            return
+
+
+def _config(values: dict[str, Any]) -> ml_collections.ConfigDict:
+    config = default()
+    with config.unlocked():
+        config.update(values)  # lists, JSON's only kind, become the tuples that they were
+    return config
+
+
+def _mesh(topology: Topology, data: int) -> Mesh:
+    """One device, or all of the slice, in groups of `data` that each hold a batch of their own."""
+    devices = _devices(topology, data)
+    # Where devices send to each other, libtpu takes no part of a slice that is no rectangle.
+    used = devices[:1] if data == 1 else devices[: len(devices) // data * data]
+    grid = np.array(used).reshape(-1, data)
+    return Mesh(grid, ("member", DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _devices(topology: Topology, data: int) -> list[Any]:
+    if topology.platform == "tpu":
+        from jax.experimental import topologies
+
+        try:
+            description = topologies.get_topology_desc(
+                topology.name, "tpu", **topology.description_options()
+            )
+        except jax.errors.JaxRuntimeError as error:
+            raise UserError(
+                f"--topology={topology.name}: libtpu has no such slice ({first_line(error)[:120]})"
+            ) from None
+        return list(description.devices)
+    try:
+        devices = jax.devices(topology.platform)
+    except RuntimeError:
+        raise UserError(
+            f"--topology={topology.name}: a GPU's compiler is not to be had here; it wants a "
+            "machine with such a GPU and stlm_jax[gpu]"
+        ) from None
+    if len(devices) < data:
+        raise UserError(f"--data={data}: there are {len(devices)} devices here to compile for")
+    return devices[:data]
+
+
+def _compile(program: Program) -> Measured:
+    begin = time.monotonic()
+    traced = program.trace()
+    lowered = traced.lower()
+    held = program.held_bytes()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise UserError(f"{program.name}: the compiler fails: {first_line(error)}") from error
+        needs = _NEEDS.search(str(error))
+        found = [part for part in needs.groups() if part is not None] if needs else []
+        peak = float(found[0]) * _UNITS[found[1]] if found else float("nan")
+        if needs and needs[1]:  # of temporaries alone
+            peak += sum(held.values())
+        return Measured(
+            program.name,
+            program.batch,
+            program.devices,
+            held,
+            peak=peak,
+            seconds=time.monotonic() - begin,
+            refusal=first_line(error)[:300],
+        )
+    seconds = time.monotonic() - begin
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    text = hlo.read(compiled.as_text() or "")
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    # Arguments that a program has no use for are none of its own, but lie in memory as well.
+    padding = max(0.0, memory.argument_size_in_bytes - sum(held.values()))
+    other = memory.generated_code_size_in_bytes + results + padding
+    counted = arithmetic.flops(traced.jaxpr.jaxpr, program.turns) / program.devices
+    return Measured(
+        program.name,
+        program.batch,
+        program.devices,
+        held,
+        temporaries=memory.temp_size_in_bytes,
+        other=other,
+        peak=sum(held.values()) + memory.temp_size_in_bytes + other,
+        flops=max(cost.get("flops", 0.0), counted),
+        accessed=cost.get("bytes accessed", float("nan")),
+        traffic={kind: (part.number, part.bytes) for kind, part in text.collectives.items()},
+        loops=text.loops,
+        seconds=seconds,
+    )
+
+
+def _is_mac() -> bool:
+    return sys.platform == "darwin"  # whose system counts in bytes, not in KiB
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.read(4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # without the wait for threads of a compiler
