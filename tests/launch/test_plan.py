@@ -102,7 +102,7 @@ def test_the_miniature_on_this_machine(config, capfd):
     assert float(row(lines, "teacher, GiB")[2]) > 0 == float(row(lines, "teacher, GiB")[1])
     assert row(lines, "collectives") == ["none"] * 4
     assert lines[-1] == "fits as it is"
-    assert errors[0].startswith("train: compiled in ")
+    assert any(line.startswith("train: compiled in ") for line in errors)
 
 
 def test_too_little_memory_is_said_with_status_1(config, capfd):

@@ -44,9 +44,9 @@ def one_trainer():
     """One Trainer of a kind; runs end without the evaluation."""
     made = {}
 
-    def trainer_of(config):
+    def trainer_of(config, template):
         key = config.teacher.store
-        made[key] = made.get(key) or Trainer(config)
+        made[key] = made.get(key) or Trainer(config, template)
         made[key].config = config
         return made[key]
 
