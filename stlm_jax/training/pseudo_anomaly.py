@@ -97,7 +97,17 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
             `visible_difference`, 0 for the whole mask, and, int32, `perlin_min_exponent` and
             `perlin_max_exponent`.
     """
-    mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
+    return _changed(key, image, _texture(key, textures), settings)
+
+
+def _texture(key, textures):
+    texture_key = jax.random.split(key, 4)[2]
+    index = jax.random.randint(texture_key, (), 0, textures.shape[0])
+    return jax.lax.dynamic_index_in_dim(textures, index, keepdims=False)
+
+
+def _changed(key, image, texture, settings) -> PseudoSample:
+    mask_key, clean_key, _, beta_key = jax.random.split(key, 4)
     mask = perlin_mask(
         mask_key,
         image.shape[:2],
@@ -108,7 +118,6 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
     )
     clean = jax.random.uniform(clean_key) < settings["clean_probability"]
     mask = jnp.where(clean, 0.0, mask)
-    texture = textures[jax.random.randint(texture_key, (), 0, textures.shape[0])]
     beta_min, beta_max = settings["beta_min"], settings["beta_max"]
     beta = beta_min + (beta_max - beta_min) * jax.random.uniform(beta_key)
     blended = blend(image, texture, mask, beta)
@@ -120,4 +129,6 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
 def pseudo_batch(key, images, textures, settings) -> PseudoSample:
     """`pseudo_anomaly` of every image of a batch (N, H, W, 3), each with a key of its own."""
     keys = jax.random.split(key, images.shape[0])
-    return jax.vmap(pseudo_anomaly, in_axes=(0, 0, None, None))(keys, images, textures, settings)
+    # Apart, since an index that is vmapped becomes a gather from the whole bank.
+    chosen = jnp.stack([_texture(each, textures) for each in keys])
+    return jax.vmap(_changed, in_axes=(0, 0, 0, None))(keys, images, chosen, settings)

@@ -126,3 +126,16 @@ def test_same_key_same_sample():
     jax.tree.map(np.testing.assert_array_equal, a, b)
     other = pa.pseudo_batch(jax.random.key(4), image, textures, SETTINGS)
     assert not np.array_equal(a.beta, other.beta)
+
+
+def test_each_sample_of_a_batch_has_the_texture_that_its_key_draws():
+    images = jnp.zeros((6, 64, 64, 3), jnp.uint8)
+    textures = jnp.asarray(np.random.default_rng(0).integers(1, 256, (5, 64, 64, 3)), jnp.uint8)
+    settings = SETTINGS | {"clean_probability": 0.0, "beta_max": 0.0}
+    batch = jax.jit(lambda key: pa.pseudo_batch(key, images, textures, settings))(jax.random.key(2))
+    drawn = []
+    for key, image, mask in zip(jax.random.split(jax.random.key(2), 6), *batch[:2], strict=True):
+        drawn.append(int(jax.random.randint(jax.random.split(key, 4)[2], (), 0, 5)))
+        np.testing.assert_array_equal(image, textures[drawn[-1]] * mask[..., None])
+        assert mask.any() or not image.any()
+    assert len(set(drawn)) > 1 and batch.mask.any((1, 2)).sum() > 3
