@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from stlm_jax.config.keys import MAX_PERLIN_EXPONENT
+from stlm_jax.training.perlin import perlin_noise, rotate_noise
 
 VISIBLE_RADIUS = 4  # pixels, a quarter of a feature cell: within so much of a visible change
 
@@ -28,62 +29,26 @@ class PseudoSample(NamedTuple):
     beta: jax.Array
 
 
-def _fade(t):
-    return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)
-
-
-def perlin_noise(angles, cells, y, x):
-    """Perlin noise at given points.
-
-    Args:
-        angles: directions of the lattice's gradients, (G + 1, G + 1) radians.
-        cells: the lattice's cells along y and x, each ≤ G.
-        y: points in 0..1, any shape.
-        x: likewise.
-
-    Returns:
-        float32 of the points' shape, about -1..1.
-    """
-    y, x = y * cells[0], x * cells[1]
-    row, column = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
-    dy, dx = y - row, x - column
-
-    def corner(i, j):
-        angle = angles[row + i, column + j]
-        return jnp.cos(angle) * (dy - i) + jnp.sin(angle) * (dx - j)
-
-    top = corner(0, 0) + _fade(dx) * (corner(0, 1) - corner(0, 0))
-    bottom = corner(1, 0) + _fade(dx) * (corner(1, 1) - corner(1, 0))
-    return jnp.sqrt(2.0) * (top + _fade(dy) * (bottom - top))
-
-
-def perlin_mask(key, size: tuple[int, int], min_exponent=0, max_exponent=5, threshold=0.5):
+def perlin_mask(
+    key, size: tuple[int, int], min_exponent=0, max_exponent=5, threshold=0.5, wanted=True
+):
     """A random blob mask; the defaults are the published distribution.
 
     The lattice has 2^k cells an axis, k uniform in min..max for each axis; the noise is rotated
     about the image's centre by a uniform angle in ±90°, is 0 outside, and is cut at > threshold.
-    Here the noise is evaluated at the rotated points instead of being resampled.
+    Where the scalar `wanted` is false nobody uses it, and it is not computed.
 
     Returns:
         (H, W) float32, 0 or 1.
     """
-    height, width = size
     lattice_key, angle_key, rotation_key = jax.random.split(key, 3)
     exponents = jax.random.randint(lattice_key, (2,), min_exponent, max_exponent + 1)
     cells = jnp.exp2(exponents.astype(jnp.float32))
     table = (2**MAX_PERLIN_EXPONENT + 1,) * 2
     angles = jax.random.uniform(angle_key, table, maxval=2 * jnp.pi)
     rotation = jax.random.uniform(rotation_key, minval=-jnp.pi / 2, maxval=jnp.pi / 2)
-    y = jnp.arange(height)[:, None] - (height - 1) / 2
-    x = jnp.arange(width)[None, :] - (width - 1) / 2
-    cos, sin = jnp.cos(rotation), jnp.sin(rotation)
-    source_y = (cos * y + sin * x + (height - 1) / 2) / height
-    source_x = (cos * x - sin * y + (width - 1) / 2) / width
-    inside = (source_y >= 0) & (source_y < 1) & (source_x >= 0) & (source_x < 1)
-    noise = perlin_noise(
-        angles, cells, jnp.where(inside, source_y, 0.0), jnp.where(inside, source_x, 0.0)
-    )
-    return (inside & (noise > threshold)).astype(jnp.float32)
+    noise = rotate_noise(perlin_noise(angles, cells, size, max(size)), size, rotation, wanted)
+    return (noise > threshold).astype(jnp.float32)
 
 
 def blend(image, texture, mask, beta):
@@ -132,17 +97,27 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
             `visible_difference`, 0 for the whole mask, and, int32, `perlin_min_exponent` and
             `perlin_max_exponent`.
     """
-    mask_key, clean_key, texture_key, beta_key = jax.random.split(key, 4)
+    return _changed(key, image, _texture(key, textures), settings)
+
+
+def _texture(key, textures):
+    texture_key = jax.random.split(key, 4)[2]
+    index = jax.random.randint(texture_key, (), 0, textures.shape[0])
+    return jax.lax.dynamic_index_in_dim(textures, index, keepdims=False)
+
+
+def _changed(key, image, texture, settings) -> PseudoSample:
+    mask_key, clean_key, _, beta_key = jax.random.split(key, 4)
     mask = perlin_mask(
         mask_key,
         image.shape[:2],
         settings["perlin_min_exponent"],
         settings["perlin_max_exponent"],
         settings["perlin_threshold"],
+        jnp.asarray(settings["clean_probability"]) < 1.0,
     )
     clean = jax.random.uniform(clean_key) < settings["clean_probability"]
     mask = jnp.where(clean, 0.0, mask)
-    texture = textures[jax.random.randint(texture_key, (), 0, textures.shape[0])]
     beta_min, beta_max = settings["beta_min"], settings["beta_max"]
     beta = beta_min + (beta_max - beta_min) * jax.random.uniform(beta_key)
     blended = blend(image, texture, mask, beta)
@@ -154,4 +129,6 @@ def pseudo_anomaly(key, image, textures, settings) -> PseudoSample:
 def pseudo_batch(key, images, textures, settings) -> PseudoSample:
     """`pseudo_anomaly` of every image of a batch (N, H, W, 3), each with a key of its own."""
     keys = jax.random.split(key, images.shape[0])
-    return jax.vmap(pseudo_anomaly, in_axes=(0, 0, None, None))(keys, images, textures, settings)
+    # Apart, since an index that is vmapped becomes a gather from the whole bank.
+    chosen = jnp.stack([_texture(each, textures) for each in keys])
+    return jax.vmap(_changed, in_axes=(0, 0, 0, None))(keys, images, chosen, settings)

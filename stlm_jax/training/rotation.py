@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from stlm_jax.data.geometry import FILL
+from stlm_jax.training.bilinear import rotate_bilinear
 
 SMALL = 5.0  # published, degrees
 
@@ -36,7 +37,7 @@ def policy_numbers(policies: Mapping[str, str], category: str = "") -> dict[str,
     }
 
 
-def rotate(image, quarter_turns, degrees):
+def rotate(image, quarter_turns, degrees, wanted=True):
     """Turns an image counterclockwise about its centre.
 
     Exactly what PIL's `rotate(90 * quarter_turns)` followed by
@@ -46,47 +47,13 @@ def rotate(image, quarter_turns, degrees):
     Args:
         image: (H, W, C) uint8; quarter turns of an oblong one are about its centre, too.
         quarter_turns: int32, 0..3.
-        degrees: float32, any.
+        degrees: float32, in ±`SMALL`.
+        wanted: a scalar, false where nobody uses the result.
 
     Returns:
         (H, W, C) uint8.
     """
-    height, width = image.shape[:2]
-    angle = jnp.deg2rad(degrees)
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    # Pixel centres relative to the image's centre, which makes all of them exact in float32.
-    y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
-    x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
-    source_x, source_y = cos * x - sin * y, sin * x + cos * y  # (H, W)
-    turn_cos = jnp.array([1.0, 0.0, -1.0, 0.0])[quarter_turns]
-    turn_sin = jnp.array([0.0, 1.0, 0.0, -1.0])[quarter_turns]
-    source_x, source_y = (
-        turn_cos * source_x - turn_sin * source_y + (width - 1) / 2,
-        turn_sin * source_x + turn_cos * source_y + (height - 1) / 2,
-    )
-    inside = _inside(source_x, width) & _inside(source_y, height)
-    return jnp.where(inside[..., None], _sample(image, source_y, source_x), jnp.uint8(FILL))
-
-
-def _inside(position, length):
-    return (position >= -0.5) & (position < length - 0.5)
-
-
-def _sample(image, y, x):
-    """Bilinear values at fractional pixel indices, clamped at the border, truncated to uint8."""
-    height, width, channels = image.shape
-    top, left = jnp.floor(y), jnp.floor(x)
-    dy, dx = (y - top)[..., None], (x - left)[..., None]
-    rows = [jnp.clip(top + i, 0, height - 1).astype(jnp.int32) for i in (0, 1)]
-    columns = [jnp.clip(left + j, 0, width - 1).astype(jnp.int32) for j in (0, 1)]
-    pixels = image.reshape(-1, channels)  # (H*W, C)
-
-    def corner(i, j):
-        return pixels[rows[i] * width + columns[j]].astype(jnp.float32)
-
-    upper = corner(0, 0) + dx * (corner(0, 1) - corner(0, 0))
-    lower = corner(1, 0) + dx * (corner(1, 1) - corner(1, 0))
-    return (upper + dy * (lower - upper)).astype(jnp.uint8)
+    return rotate_bilinear(image, quarter_turns, degrees, SMALL, FILL, wanted)
 
 
 def rotate_batch(key, images, settings):
@@ -101,6 +68,7 @@ def rotate_batch(key, images, settings):
     Returns:
         (N, H, W, C) uint8.
     """
+    any_rotation = (settings["right_angles"] > 0) | (settings["degrees"] > 0)
 
     def turned(images):
         turns_key, angle_key = jax.random.split(jax.random.fold_in(key, _STREAM))
@@ -108,7 +76,8 @@ def rotate_batch(key, images, settings):
         turns = jax.random.randint(turns_key, (count,), 0, 4)
         turns = jnp.where(settings["right_angles"] > 0, turns, 0)
         angles = jax.random.uniform(angle_key, (count,), minval=-1.0, maxval=1.0)
-        return jax.vmap(rotate)(images, turns, angles * settings["degrees"])
+        angles = angles * settings["degrees"]
+        each = jax.vmap(rotate, in_axes=(0, 0, 0, None))
+        return each(images, turns, angles, any_rotation)
 
-    any_rotation = (settings["right_angles"] > 0) | (settings["degrees"] > 0)
     return jax.lax.cond(any_rotation, turned, lambda images: images, images)

@@ -66,28 +66,6 @@ def test_blend_changes_only_what_the_mask_covers(samples):
             assert np.isclose(candidates, values[:, None], rtol=1e-5).any()
 
 
-def test_noise_is_perlins():
-    """Against a plain loop over points: zero on the lattice, dot products faded in between."""
-    rng = np.random.default_rng(0)
-    angles = rng.uniform(0, 2 * np.pi, (65, 65))
-    y, x = rng.uniform(0, 1, (2, 50))
-    actual = pa.perlin_noise(jnp.asarray(angles), (4.0, 8.0), jnp.asarray(y), jnp.asarray(x))
-
-    def fade(t):
-        return 6 * t**5 - 15 * t**4 + 10 * t**3
-
-    for value, py, px in zip(np.asarray(actual), y * 4, x * 8, strict=True):
-        row, column = int(py), int(px)
-        total = 0.0
-        for i in (0, 1):
-            for j in (0, 1):
-                dy, dx = py - row - i, px - column - j
-                angle = angles[row + i, column + j]
-                weight = (fade(1 - abs(dy))) * (fade(1 - abs(dx)))
-                total += weight * (np.cos(angle) * dy + np.sin(angle) * dx)
-        assert value == pytest.approx(2**0.5 * total, abs=1e-4)
-
-
 def test_settings_may_be_traced_and_differ_between_members():
     image, textures = jnp.zeros((32, 32, 3), jnp.uint8), jnp.full((1, 32, 32, 3), 9, jnp.uint8)
     shares = jnp.array([0.0, 1.0])
@@ -148,3 +126,16 @@ def test_same_key_same_sample():
     jax.tree.map(np.testing.assert_array_equal, a, b)
     other = pa.pseudo_batch(jax.random.key(4), image, textures, SETTINGS)
     assert not np.array_equal(a.beta, other.beta)
+
+
+def test_each_sample_of_a_batch_has_the_texture_that_its_key_draws():
+    images = jnp.zeros((6, 64, 64, 3), jnp.uint8)
+    textures = jnp.asarray(np.random.default_rng(0).integers(1, 256, (5, 64, 64, 3)), jnp.uint8)
+    settings = SETTINGS | {"clean_probability": 0.0, "beta_max": 0.0}
+    batch = jax.jit(lambda key: pa.pseudo_batch(key, images, textures, settings))(jax.random.key(2))
+    drawn = []
+    for key, image, mask in zip(jax.random.split(jax.random.key(2), 6), *batch[:2], strict=True):
+        drawn.append(int(jax.random.randint(jax.random.split(key, 4)[2], (), 0, 5)))
+        np.testing.assert_array_equal(image, textures[drawn[-1]] * mask[..., None])
+        assert mask.any() or not image.any()
+    assert len(set(drawn)) > 1 and batch.mask.any((1, 2)).sum() > 3

@@ -25,7 +25,7 @@ def policy(name):
 
 @pytest.mark.parametrize("degrees", [-5.0, -0.3, 0.01, 2.7, 5.0])
 @pytest.mark.parametrize("turns", range(4))
-@pytest.mark.parametrize("size", [40, 41])
+@pytest.mark.parametrize("size", [40, 41, 300])
 def test_it_is_what_pil_makes_of_a_square_image(size, turns, degrees):
     image = noise(size, size)
     expected = Image.fromarray(image).rotate(90 * turns)
