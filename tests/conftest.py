@@ -16,12 +16,12 @@ from stlm_jax.runtime.host_memory import keep_freed_memory
 # compiled program in common, the others use those of the first. `--fast` leaves all out but one.
 LONG_FILES = (
     "test_cli.py",
-    "test_plan.py",
     "test_demo_teacher.py",
     "test_resume.py",
     "test_kills.py",
     "test_census.py",
     "test_endings.py",
+    "test_plan.py",
     "test_onnx.py",
     "test_description.py",
     "test_detector.py",
