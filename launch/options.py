@@ -35,6 +35,12 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
   --config.KEY=V          changes a key of the configuration"""
 
 
+_VALUES = (
+    "config", "topology", "batch_per_device", "data", "images", "programs", "variants", "price",
+    "memory_gib", "max_minutes",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """A checked command line; see `USAGE`."""
@@ -65,8 +71,7 @@ def parse(argv: Sequence[str]) -> Options | None:
         print(USAGE)
         return None
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("config", "topology", "batch_per_device", "data", "images", "programs", "variants", "price",
-                 "memory_gib", "max_minutes"):  # fmt: skip
+    for name in _VALUES:
         parser.add_argument(f"--{name}")
     parser.add_argument("--shard_teacher", action="store_true")
     given, rest = parser.parse_known_args(arguments)
