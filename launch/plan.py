@@ -61,7 +61,7 @@ class Search:
         """Tries one change after the other."""
         options = self.options
         ladder = list(changes(options.config, options.data, options.shard_teacher))
-        waiting = list(PROGRAMS)
+        waiting = list(options.programs)
         while True:
             misfit = self._try(waiting)
             if misfit is None:
