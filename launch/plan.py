@@ -184,7 +184,7 @@ def _verdict(options: Options, search: Search) -> list[str]:
         pasting = {"train.batch_size": options.config.train.batch_size, **pasting}
     if search.fits:
         if not search.overrides:
-            return ["fits as it is" + (f": {pasted(pasting)}" if pasting else "")]
+            return [f"fits with {pasted(pasting)}" if pasting else "fits as it is"]
         lines = [f"does not fit as it is; it fits with: {pasted(pasting)}"]
         if SHARD_TEACHER in pasting:
             lines.append("training does not split the teacher yet: this is what it would take")
