@@ -6,7 +6,6 @@ size, more than all products of the networks together.
 
 import contextlib
 import contextvars
-import functools
 import math
 from collections.abc import Iterator
 
@@ -27,7 +26,8 @@ def for_export() -> Iterator[None]:
     """Has layers traced, within the context, in one plain form for all platforms.
 
     For exports to formats that know no platforms: a depthwise convolution is a grouped one, `gelu`
-    jax's own, which they have an operator for. What was jitted before stays as it was traced.
+    jax's own and a norm its formula, which they have operators for. What was jitted before stays
+    as it was traced.
     """
     token = _exporting.set(True)
     try:
@@ -73,8 +73,7 @@ def _standardise(x, axes, epsilon):
     return centred * lax.rsqrt(var + epsilon), mean, var
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _normalise(x, scale, bias, axes, epsilon, dtype):
+def _formula(x, scale, bias, axes, epsilon, dtype):
     """Zero mean and unit variance over `axes`, then scale and bias over the last, in `dtype`.
 
     Returns it with mean and variance, through which no gradient goes.
@@ -83,8 +82,11 @@ def _normalise(x, scale, bias, axes, epsilon, dtype):
     return (y * scale + bias).astype(dtype), mean, var
 
 
+_normalise = jax.custom_vjp(_formula, nondiff_argnums=(3, 4, 5))
+
+
 def _normalise_forward(x, scale, bias, axes, epsilon, dtype):
-    y, mean, var = _normalise(x, scale, bias, axes, epsilon, dtype)
+    y, mean, var = _formula(x, scale, bias, axes, epsilon, dtype)
     return (y, mean, var), (x, scale, mean, lax.rsqrt(var + epsilon))
 
 
@@ -123,7 +125,8 @@ class LayerNorm(nn.Module):
         """Normalises (..., C)."""
         scale = self.param("scale", ones, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
-        return _normalise(x, scale, bias, (x.ndim - 1,), self.epsilon, self.dtype)[0]
+        normalise = _formula if exporting() else _normalise
+        return normalise(x, scale, bias, (x.ndim - 1,), self.epsilon, self.dtype)[0]
 
 
 class BatchNorm(nn.Module):
