@@ -103,6 +103,13 @@ def golden():
     return weights_of(GOLDEN)
 
 
+@pytest.fixture
+def highest_precision():
+    """Products of float32 in float32 on every device, which parity needs."""
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
 def relative_error(actual, expected):
     """‖actual − expected‖ / ‖expected‖."""
     import numpy as np

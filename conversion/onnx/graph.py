@@ -10,7 +10,7 @@ from conversion.onnx.logs import only_errors
 from conversion.onnx.simplify import simplify
 from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
 from stlm_jax.inference.trained_model import TrainedModel
-from stlm_jax.models.layers import grouped_depthwise
+from stlm_jax.models.norms import for_export
 
 OPSET = 20  # the first with Gelu as one operator
 BATCH = "N"  # the name of the dynamic axis
@@ -24,7 +24,7 @@ def build_graph(trained: TrainedModel) -> ir.Model:
     """
     infer = functools.partial(make_export_fn(trained), trained.variables)
     # jax2onnx has a warning for every value whose type it leaves open; it is inferred later.
-    with grouped_depthwise(), only_errors("onnx_ir"):
+    with for_export(), only_errors("onnx_ir"):
         model = to_onnx(
             infer,
             [input_shape(trained, BATCH)],

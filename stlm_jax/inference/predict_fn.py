@@ -8,6 +8,7 @@ import ml_collections
 
 from stlm_jax.models.segmentation import cosine_distance_map, upsample_map
 from stlm_jax.models.stlm import Stlm
+from stlm_jax.runtime.compilation import matmul_precision
 
 
 def image_score(anomaly_map, top_k: int):
@@ -25,7 +26,8 @@ def make_predict_fn(config: ml_collections.ConfigDict, model: Stlm) -> Callable:
     top_k = config.evaluate.score_top_k
 
     def predict(variables, image, map_size: tuple[int, int]) -> dict[str, jax.Array]:
-        prediction: Any = model.apply(variables, image)
+        with matmul_precision(config.precision):  # here too, for exports and the Detector
+            prediction: Any = model.apply(variables, image)
         plain_map = cosine_distance_map(prediction.plain, prediction.denoising)
         result = {}
         for suffix, small in (("", prediction.map), ("_without_fa", plain_map)):

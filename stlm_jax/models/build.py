@@ -76,7 +76,12 @@ def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
     """The two-stream model of a configuration; its features are as wide as the teacher's."""
     dtype = jnp.dtype(config.dtype)
     variant = SAM_VARIANTS[config.teacher.name]
-    encoder = dict(**ENCODERS[config.student.encoder], out_channels=variant.channels, dtype=dtype)
+    encoder = dict(
+        **ENCODERS[config.student.encoder],
+        out_channels=variant.channels,
+        dtype=dtype,
+        remat=config.remat == "blocks",
+    )
     return Stlm(
         encoderT=TinyViT(**encoder),
         encoderS=TinyViT(**encoder),

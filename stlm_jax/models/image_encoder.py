@@ -3,20 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
 
-from stlm_jax.models.layers import (
-    LAYER_NORM_2D_EPSILON,
-    Dtype,
-    LayerNorm,
-    MLPBlock,
-    Neck,
-    merge_windows,
-    normal,
-    partition_windows,
-    softmax_attention,
-    zeros,
-)
+from stlm_jax.models.attention import attend_in_parts, merge_windows, partition_windows
+from stlm_jax.models.layers import Dtype, MLPBlock, Neck, normal, zeros
+from stlm_jax.models.norms import LAYER_NORM_2D_EPSILON, LayerNorm
 from stlm_jax.models.resize import resize_bilinear, resize_linear
 
 PATCH = 16  # pixels
@@ -54,22 +44,11 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(count, height * width, 3, self.heads, depth).transpose(2, 0, 3, 1, 4)
         query, key, value = qkv  # (N, heads, h*w, D)
-        tables = relative_positions(table_h, height), relative_positions(table_w, width)
-
-        def attend(query, key, value):  # (N, heads, L, depth) each
-            grid = query.reshape(count, -1, height, width, depth).astype(jnp.float32)
-            rel_h = jnp.einsum("nayxd,ykd->nayxk", grid, tables[0])
-            rel_w = jnp.einsum("nayxd,xkd->nayxk", grid, tables[1])
-            bias = rel_h[..., :, None] + rel_w[..., None, :]  # (N, heads, h, w, h, w)
-            bias = bias.reshape(*query.shape[:3], height * width)
-            return softmax_attention(query, key, value, depth**-0.5, bias)
-
-        def attend_by_head(*arrays):
-            # Bias and logits of all heads of ViT-B at 1024 px are 0.8 GB each, and there are three.
-            by_head = [jnp.moveaxis(x, 1, 0)[:, :, None] for x in arrays]
-            return jnp.moveaxis(lax.map(lambda head: attend(*head), by_head)[:, :, 0], 0, 1)
-
-        y = lax.platform_dependent(query, key, value, cpu=attend_by_head, default=attend)
+        grid = query.reshape(count, self.heads, height, width, depth).astype(jnp.float32)
+        rel_h = jnp.einsum("nayxd,ykd->nayxk", grid, relative_positions(table_h, height))
+        rel_w = jnp.einsum("nayxd,xkd->nayxk", grid, relative_positions(table_w, width))
+        rel_h, rel_w = rel_h.reshape(*query.shape[:3], -1), rel_w.reshape(*query.shape[:3], -1)
+        y = attend_in_parts(query, key, value, depth**-0.5, rel_h, rel_w)
         y = y.transpose(0, 2, 1, 3).reshape(count, height, width, channels)
         return nn.Dense(channels, dtype=self.dtype, name="proj")(y)
 

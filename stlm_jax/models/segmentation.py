@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stlm_jax.models.layers import BatchNorm, Dtype
+from stlm_jax.models.layers import Dtype
+from stlm_jax.models.norms import BatchNorm
 from stlm_jax.models.resize import resize_bilinear
 
 

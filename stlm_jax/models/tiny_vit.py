@@ -6,18 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from stlm_jax.models.layers import (
-    BatchNorm,
-    DepthwiseConv,
-    Dtype,
-    LayerNorm,
-    Neck,
-    gelu,
-    merge_windows,
-    partition_windows,
-    softmax_attention,
-    zeros,
-)
+from stlm_jax.models.attention import merge_windows, partition_windows, softmax_attention
+from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, zeros
+from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu
 
 
 class ConvBN(nn.Module):
@@ -94,7 +85,12 @@ class PatchMerging(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention inside one window, with a bias for each |dy|, |dx| offset."""
+    """Attention inside windows, with a bias for each |dy|, |dx| offset.
+
+    As published, the map is zero-padded to whole windows before the norm, and the padding is not
+    masked. Norm and projections know no neighbours: they see the map without its padding, and
+    what they make of a zero is computed once.
+    """
 
     heads: int
     window: int
@@ -102,17 +98,21 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """(windows, window², C) to the same."""
-        count, length, channels = x.shape
-        depth = channels // self.heads
-        biases = self.param("attention_biases", zeros, (self.heads, self.window**2))
+        """(N, h, w, C) to the same."""
+        size, channels = x.shape[1:3], x.shape[-1]
+        depth, length = channels // self.heads, self.window**2
+        biases = self.param("attention_biases", zeros, (self.heads, length))
         row, column = np.divmod(np.arange(length), self.window)
         offsets = np.abs(row[:, None] - row) * self.window + np.abs(column[:, None] - column)
-        x = LayerNorm(dtype=self.dtype, name="norm")(x)
-        qkv = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(count, length, self.heads, 3, depth).transpose(3, 0, 2, 1, 4)
+        norm = LayerNorm(dtype=self.dtype, name="norm")
+        project = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")
+        windows = project(norm(x))
+        of_zero = norm.variables["params"]["bias"].astype(self.dtype)
+        windows, padded = partition_windows(windows, self.window, project(of_zero))
+        qkv = windows.reshape(-1, length, self.heads, 3, depth).transpose(3, 0, 2, 1, 4)
         y = softmax_attention(*qkv, depth**-0.5, biases[:, offsets])  # (windows, heads, L, D)
-        y = y.transpose(0, 2, 1, 3).reshape(count, length, channels)
+        y = y.transpose(0, 2, 1, 3).reshape(-1, length, channels)
+        y = merge_windows(y, self.window, padded, size)
         return nn.Dense(channels, dtype=self.dtype, name="proj")(y)
 
 
@@ -132,11 +132,7 @@ class Mlp(nn.Module):
 
 
 class TinyViTBlock(nn.Module):
-    """Window attention, a depthwise convolution, an MLP.
-
-    The map is zero-padded to whole windows before the attention's norm, and the padding is not
-    masked, as published.
-    """
+    """Window attention, a depthwise convolution, an MLP."""
 
     heads: int
     window: int
@@ -145,10 +141,7 @@ class TinyViTBlock(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, h, w, C) to the same."""
-        size = x.shape[1:3]
-        windows, padded = partition_windows(x, self.window)
-        y = Attention(self.heads, self.window, self.dtype, name="attn")(windows)
-        x = x + merge_windows(y, self.window, padded, size)
+        x = x + Attention(self.heads, self.window, self.dtype, name="attn")(x)
         x = ConvBN(x.shape[-1], 3, depthwise=True, dtype=self.dtype, name="local_conv")(x, train)
         return x + Mlp(dtype=self.dtype, name="mlp")(x)
 
@@ -157,6 +150,7 @@ class Stage(nn.Module):
     """One of the four stages: blocks, then the merging into the next stage's channels.
 
     `heads` 0 makes it the convolutional first stage. `features_out` 0 ends without merging.
+    With `remat` training keeps a block's input alone, and computes it anew for the gradient.
     """
 
     depth: int
@@ -165,19 +159,24 @@ class Stage(nn.Module):
     features_out: int
     stride: int
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, h, w, C) to (N, h/stride, w/stride, features_out or C)."""
+
+        def lift(block):
+            return nn.remat(block, static_argnums=(2,)) if self.remat and train else block
+
         for index in range(self.depth):
             name = f"blocks_{index}"
             if self.heads:
-                x = TinyViTBlock(self.heads, self.window, self.dtype, name=name)(x, train)
+                x = lift(TinyViTBlock)(self.heads, self.window, self.dtype, name=name)(x, train)
             else:
-                x = MBConv(dtype=self.dtype, name=name)(x, train)
+                x = lift(MBConv)(dtype=self.dtype, name=name)(x, train)
         if self.features_out:
-            merging = PatchMerging(self.features_out, self.stride, self.dtype, name="downsample")
-            x = merging(x, train)
+            merging = lift(PatchMerging)
+            x = merging(self.features_out, self.stride, self.dtype, name="downsample")(x, train)
         return x
 
 
@@ -193,6 +192,7 @@ class TinyViT(nn.Module):
     windows: tuple[int, ...] = (7, 7, 14, 7)
     out_channels: int = 256
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, train: bool = False):
@@ -207,6 +207,7 @@ class TinyViT(nn.Module):
                 features_out=self.embed_dims[index + 1] if index < last else 0,
                 stride=1 if index == last - 1 else 2,
                 dtype=self.dtype,
+                remat=self.remat,
                 name=f"layers_{index}",
             )(x, train)
         return Neck(self.out_channels, self.dtype, name="neck")(x)

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stlm_jax.models.layers import Dtype, LayerNorm, MLPBlock, softmax_attention
+from stlm_jax.models.attention import softmax_attention
+from stlm_jax.models.layers import Dtype, MLPBlock
+from stlm_jax.models.norms import LayerNorm
 
 
 class Attention(nn.Module):

@@ -1,6 +1,7 @@
 """How this package's programs are compiled."""
 
 import concurrent.futures
+import contextlib
 import functools
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from stlm_jax.runtime.interrupt import Interrupted
 # no use: the training step took twice the memory and, on two cores, a quarter more time.
 CPU_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
+DEFAULT_PRECISION = "default"  # of config.precision: the device's own
+
 
 def jit(function: Callable, **arguments: Any) -> Any:
     """`jax.jit` with this package's compiler options, for a program's outermost function.
@@ -24,6 +27,23 @@ def jit(function: Callable, **arguments: Any) -> Any:
         **arguments: of `jax.jit`.
     """
     return jax.jit(function, compiler_options=_options(jax.default_backend()), **arguments)
+
+
+def use_matmul_precision(name: str) -> None:
+    """Has the whole process multiply float32 matrices, and convolve, as `config.precision` says.
+
+    `default` leaves it to jax's own settings and the device. All threads are meant, so that it is
+    no context.
+    """
+    if name != DEFAULT_PRECISION:
+        jax.config.update("jax_default_matmul_precision", name)
+
+
+def matmul_precision(name: str) -> contextlib.AbstractContextManager:
+    """Has what is traced in the context multiply as `config.precision` says."""
+    if name == DEFAULT_PRECISION:
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision(name)
 
 
 def compile_apart(

@@ -28,6 +28,8 @@ from conversion.torch_model.segmentation import (  # noqa: E402
 )
 from conversion.torch_stlm import TorchStlm, Widths  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("highest_precision")
+
 TOLERANCE = 1e-4
 LAYOUTS = ("stlm_twostream", "stlm_segmentation")
 

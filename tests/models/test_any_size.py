@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from stlm_jax.models import resize
+from stlm_jax.models.attention import merge_windows, partition_windows
 from stlm_jax.models.build import SAM_VARIANTS, build_sam
 from stlm_jax.models.image_encoder import relative_positions
 from stlm_jax.models.initialization import random_variables
-from stlm_jax.models.layers import (
-    _grouped_depthwise,
-    _shifted_depthwise,
-    merge_windows,
-    partition_windows,
-)
+from stlm_jax.models.layers import _grouped_depthwise, _shifted_depthwise
 
 
 @pytest.mark.parametrize("name", ["vit_tiny", "demo"])

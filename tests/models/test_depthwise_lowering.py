@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stlm_jax.models.layers import DepthwiseConv, grouped_depthwise
+from stlm_jax.models.layers import DepthwiseConv
+from stlm_jax.models.norms import for_export
 
 
 def test_exports_hold_one_grouped_convolution_for_all_platforms():
@@ -17,7 +18,7 @@ def test_exports_hold_one_grouped_convolution_for_all_platforms():
 
     usual = str(traced())
     assert "platform_index" in usual  # shifted products on CPU
-    with grouped_depthwise():
+    with for_export():
         exported = traced()
     (only,) = [e for e in exported.jaxpr.eqns if e.primitive.name == "conv_general_dilated"]
     assert only.params["feature_group_count"] == 4

@@ -12,6 +12,7 @@ from stlm_jax.models.segmentation import cosine_distance_map
 from stlm_jax.runtime.compilation import jit
 
 TOLERANCE = 1e-4
+pytestmark = pytest.mark.usefixtures("highest_precision")
 
 
 def subsample(features):

@@ -8,6 +8,7 @@ from stlm_jax.weights.names import torch_name
 from stlm_jax.weights.published import convert
 
 TOLERANCE = 1e-4
+pytestmark = pytest.mark.usefixtures("highest_precision")
 
 
 @pytest.fixture(scope="module")
