@@ -72,7 +72,7 @@ def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:
     changes, remedies = [], []
     for key in [*now, *(k for k in before if k not in now)]:
         old, new = before.get(key, "absent"), now.get(key, "absent")
-        if old != new and is_other_training(key, config.optimizer.decay):
+        if old != new and is_other_training(key, config.optimizer.decay, old, new):
             changes.append(f"config.{key}={_shown(old)}, now it is {_shown(new)}")
             remedies.append(f"--config.{key}={_shown(old)}")
     if changes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from stlm_jax.config.keys import BY_CATEGORY, KEYS, LENGTH, NOTHING, Key
+from stlm_jax.config.keys import BY_CATEGORY, KEYS, LENGTH, NOTHING, PRESENCE, Key
 from stlm_jax.config.rules import wrong_type
 from stlm_jax.metrics import check_names
 from stlm_jax.runtime.errors import UserError
@@ -93,6 +93,12 @@ def _check_together(values: dict[str, Any]) -> None:
             )
     if not values["train.steps"] and not values["train.epochs"]:
         raise UserError("--config.train.steps=0: give train.steps or train.epochs")
+    batch_size, parts = values["train.batch_size"], values["train.accumulate"]
+    if batch_size % parts:
+        raise UserError(
+            f"--config.train.accumulate={parts}: must divide train.batch_size, which is "
+            f"{batch_size}"
+        )
     for low, high in (("beta_min", "beta_max"), ("perlin_min_exponent", "perlin_max_exponent")):
         least, most = values[f"pseudo.{low}"], values[f"pseudo.{high}"]
         if least > most:
@@ -105,8 +111,8 @@ def _check_together(values: dict[str, Any]) -> None:
         raise UserError(f"--config.evaluate.metrics: {error}") from None
 
 
-def is_other_training(name: str, decay: str) -> bool:
-    """Whether another value of a key makes another training.
+def is_other_training(name: str, decay: str, old: Any = None, new: Any = None) -> bool:
+    """Whether another value of a key, `new` in the place of `old`, makes another training.
 
     Where the rates are constant, `decay` being `none`, a longer run begins with the steps of a
     shorter one. A key that this release does not know makes another training.
@@ -114,4 +120,6 @@ def is_other_training(name: str, decay: str) -> bool:
     key = key_of(name)
     if key is None:
         return True
+    if key.changes == PRESENCE:
+        return bool(old) != bool(new)
     return key.changes != NOTHING and not (key.changes == LENGTH and decay == "none")

@@ -24,6 +24,7 @@ MAX_PERLIN_EXPONENT = 6  # the table of gradients is made for lattices of up to 
 # What another value makes of a work folder that was trained before:
 TRAINING = "training"  # another training, which is refused
 LENGTH = "length"  # a longer or a shorter one, if the rates are constant
+PRESENCE = "presence"  # another one if it was empty or zero and is not, or the other way round
 NOTHING = "nothing"  # the same training
 
 
@@ -34,7 +35,7 @@ class Key(NamedTuple):
         default: its type is the key's.
         rule: what it may be.
         reason: what it is, and where the default is from.
-        changes: `TRAINING`, `LENGTH` or `NOTHING`.
+        changes: `TRAINING`, `LENGTH`, `PRESENCE` or `NOTHING`.
     """
 
     default: Any
@@ -99,6 +100,13 @@ KEYS: dict[str, Key] = {
     # Networks and what they start from.
     "teacher.name": Key("vit_h", _TEACHERS, "published: SAM ViT-H"),
     "teacher.checkpoint": Key("", ANY, "weights file | demo | random (untrained) | none"),
+    "teacher.cache_gib": Key(
+        4.0, at_least(0.0), "of clean features kept, in bfloat16; 0: none, in float32", PRESENCE
+    ),
+    "teacher.store": Key("", ANY, "a folder of commands/teacher_store.py to train from", PRESENCE),
+    "teacher.store_variants": Key(
+        8, at_least(1), "pseudo-anomalous ones an image that are written to it", NOTHING
+    ),
     "student.encoder": Key("tiny_vit_5m", _ENCODERS, "published: MobileSAM's TinyViT"),
     "student.checkpoint": Key(
         "", ANY, "a MobileSAM's or demo: decoder; an STLM's, demo_student: all"
@@ -108,6 +116,9 @@ KEYS: dict[str, Key] = {
     "student.map_init_scale": Key(1.0, at_least(0.0), "published; less unsaturates FA's sigmoid"),
     # Training.
     "train.batch_size": Key(2, at_least(1), "published"),
+    "train.accumulate": Key(
+        1, at_least(1), "parts of a batch, one after the other; published: 1; needs less memory"
+    ),
     "train.epochs": Key(200, at_least(0), "published; the last partial batch is dropped", LENGTH),
     "train.steps": Key(0, at_least(0), "when positive, replaces epochs", LENGTH),
     "optimizer.learning_rate": Key(5e-4, at_least(0.0), "published: Adam, all but FA"),

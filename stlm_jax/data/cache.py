@@ -47,6 +47,10 @@ class ImageCache:
             return self._kept[index]
         return self._reader.view(self._files[index]).pixels
 
+    def file(self, index: int) -> ImageFile:
+        """The file of image `index`."""
+        return self._files[index]
+
     @property
     def kept(self) -> int:
         """How many images are in memory."""

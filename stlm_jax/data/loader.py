@@ -1,7 +1,7 @@
 """Training batches: an endless, seeded, resumable stream over images, prefetched by Grain."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grain
 import numpy as np
@@ -14,13 +14,43 @@ _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 T = TypeVar("T")
 
 
+class Companion(Protocol):
+    """What belongs to a batch besides its images.
+
+    Attributes:
+        order: JSON values that tell its stream from another's; part of the loader's state.
+    """
+
+    order: dict[str, Any]
+
+    def of(self, number: int, index: np.ndarray) -> dict[str, Any]:
+        """Further parts of batch `number`, from 0, which has the images of `index`, (N,) int64."""
+        ...
+
+
 def shard(items: Sequence[T], process: int, processes: int) -> Sequence[T]:
     """The part of `items`, in the same order in every process, that is a process's own."""
     return items[process::processes]
 
 
-class TrainLoader(Iterator[dict[str, np.ndarray]]):
-    """Iterates over batches {'image': (batch, H, W, 3) uint8} without end.
+class _Numbered:
+    """The images of a source, each with its number in it."""
+
+    def __init__(self, images: Any):
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self._images[index], "index": np.int64(index)}
+
+
+class TrainLoader(Iterator[dict[str, Any]]):
+    """Iterates over batches without end.
+
+    A batch has `image`, (batch, H, W, 3) uint8, and `index`, (batch,) int64, their numbers among
+    the images.
 
     Every epoch is shuffled anew and its last partial batch dropped, as in the published code. One
     of several processes is given its `shard` of the images and makes its share of every batch.
@@ -36,6 +66,7 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         seed: int,
         transfer: Callable[[np.ndarray], Any] = lambda batch: batch,
         processes: int = 1,
+        companion: Companion | None = None,
     ):
         """A stream over this process's images, each (H, W, 3) uint8.
 
@@ -45,6 +76,7 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
             seed: of the order, 0 to 2**32 - 1.
             transfer: done to a batch ahead of time, in a thread, such as `jax.device_put`.
             processes: how many there are.
+            companion: what else belongs to a batch; got ahead of time, in a thread, too.
         """
         if batch_size < 1:
             raise UserError(f"train.batch_size: {batch_size} is not positive: set it to 1 or more")
@@ -64,12 +96,19 @@ class TrainLoader(Iterator[dict[str, np.ndarray]]):
         self._order = {"seed": int(seed), "batch_size": int(batch_size)}
         # The state of one process serves all, though one may have an image more than another.
         self._order |= {"processes": processes} if processes > 1 else {"images": len(images)}
-        epoch = grain.MapDataset.source(images).seed(seed).shuffle()
+        self._order |= companion.order if companion else {}
+
+        def complete(number: int, batch: dict[str, Any]) -> dict[str, Any]:
+            index = batch["index"]
+            more = companion.of(number, index) if companion else {}
+            return {"image": transfer(batch["image"]), "index": index, **more}
+
+        epoch = grain.MapDataset.source(_Numbered(images)).seed(seed).shuffle()
         batches = epoch.batch(share, drop_remainder=True).repeat()
-        batches = batches.map(lambda batch: {"image": transfer(batch)})
+        batches = batches.map_with_index(complete)
         self._iterator = iter(batches.to_iter_dataset(_READ_OPTIONS))
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> dict[str, Any]:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:

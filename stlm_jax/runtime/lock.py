@@ -14,15 +14,21 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
+_TRAINS = (
+    "trains in it: wait for its end, stop it, or use another --workdir (--mode=evaluate and "
+    "--mode=predict may run beside it)"
+)
+
 
 @contextlib.contextmanager
-def only_here(path: Path) -> Iterator[None]:
+def only_here(path: Path, in_use: str = _TRAINS) -> Iterator[None]:
     """Holds the lock file `path`, which names this process, while the context is open.
 
-    Where another process holds it, a UserError names that one. The system releases the lock of a
-    process that ends in whatever way; a file that it left behind locks nobody out.
+    Where another process holds it, a UserError names that one, and says `in_use` of it. The system
+    releases the lock of a process that ends in whatever way; a file that it left behind locks
+    nobody out.
     """
-    file = _locked(path)
+    file = _locked(path, in_use)
     try:
         yield
     finally:
@@ -31,7 +37,7 @@ def only_here(path: Path) -> Iterator[None]:
             os.close(file)
 
 
-def _locked(path: Path) -> int | None:
+def _locked(path: Path, in_use: str) -> int | None:
     """The descriptor of the file, locked; None, and a note, where files cannot be locked."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,10 +49,7 @@ def _locked(path: Path) -> int | None:
         except BlockingIOError:
             owner = os.read(file, 300).decode(errors="replace").strip() or "another process"
             os.close(file)
-            raise UserError(
-                f"{path.parent}: {owner} trains in it: wait for its end, stop it, or use another "
-                "--workdir (--mode=evaluate and --mode=predict may run beside it)"
-            ) from None
+            raise UserError(f"{path.parent}: {owner} {in_use}") from None
         except OSError as error:
             os.close(file)
             note(f"warning: {path} cannot be locked ({error.strerror}): start no second training")

@@ -14,6 +14,7 @@ from stlm_jax.runtime.progress import Progress, note
 from stlm_jax.runtime.timer import Timer
 from stlm_jax.workdir import TRAINING_METRICS
 
+_MEAN = "teacher_passes"
 _SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
 
 
@@ -40,19 +41,31 @@ class TrainingLog:
         self.writer = MetricWriter(folder / TRAINING_METRICS, start)
         self._progress = Progress(f"train {category}", total, start, "step")
         self._timer = Timer(start)
-        self._waiting: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._waiting: tuple[int, dict[str, jax.Array], int] | None = None
+        self._passes: jax.Array | None = None  # their sum, on the device, over so many steps
+        self._counted = 0
 
-    def put(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Sets the metrics of a step aside; they may not be computed yet."""
-        self._waiting = step, metrics
+    def put(self, step: int, metrics: Mapping[str, jax.Array], shown: bool) -> None:
+        """Takes the metrics of a step, which may not be computed yet.
+
+        They are set aside if they are to be `shown`. How often the teacher was run is different in
+        every step: it is the mean over the steps since the last one shown.
+        """
+        passes = metrics[_MEAN]
+        self._passes = passes if self._passes is None else self._passes + passes
+        self._counted += 1
+        if shown:
+            self._waiting = step, {**metrics, _MEAN: self._passes}, self._counted
+            self._passes, self._counted = None, 0
 
     def write(self, done: int) -> None:
         """Writes what was set aside, if anything, once it is computed; `done` steps were begun."""
         if self._waiting is None:
             return
-        step, metrics = self._waiting
+        step, metrics, counted = self._waiting
         self._waiting = None
-        values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values[_MEAN] /= counted
         if not math.isfinite(values["loss"]):
             raise NotFiniteError(f"the loss became {values['loss']} at step {step}")
         self._progress.reach(step, {name: values[name] for name in _SHOWN})

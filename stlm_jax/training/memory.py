@@ -12,27 +12,30 @@ from stlm_jax.runtime.host_memory import total_memory
 from stlm_jax.runtime.program_memory import bytes_of, peak_bytes
 from stlm_jax.runtime.progress import note
 from stlm_jax.training.state import abstract_train_state
+from stlm_jax.training.targets import Targets
 
 _GB = 1e9
 _PROCESS = 0.6e9  # of Python, the libraries and the compiler
 _CERTAIN = 0.5  # the share of the estimate that no order of computing saves
 
 
-def check(config: ml_collections.ConfigDict, step: Any, model: Stlm, teacher: Any) -> None:
+def check(config: ml_collections.ConfigDict, step: Any, model: Stlm, targets: Targets) -> None:
     """Notes what memory the step will take; refuses what can't fit, and warns of what may not.
 
     Args:
         config: of the run.
         step: the jitted step.
         model: the student.
-        teacher: variables of the teacher, or None.
+        targets: of the run.
     """
     side = (config.image_size, config.image_size, 3)
     state = abstract_train_state(config, model)
     batch = {
         "image": jax.ShapeDtypeStruct((config.train.batch_size, *side), np.uint8),
         "textures": jax.ShapeDtypeStruct((config.data.texture_count, *side), np.uint8),
+        **targets.abstract_parts,
     }
+    teacher = targets.variables
     computed = peak_bytes(step.trace(state, teacher, batch).jaxpr.jaxpr)
     held = bytes_of((state, teacher, batch)) + _PROCESS
     need, total = held + computed, total_memory()

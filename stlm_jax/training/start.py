@@ -21,6 +21,12 @@ SAM_IS_BETTER = (
 
 
 def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:
+    """The frozen teacher of `config.teacher`, and its variables on the device."""
+    sam, variables = read_teacher(config)
+    return sam, None if variables is None else jax.tree.map(jnp.asarray, variables)
+
+
+def read_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:
     """The frozen teacher of `config.teacher` and its variables.
 
     `checkpoint` is a file as `load_sam` takes, or 'demo' for the one that ships with the package,
@@ -33,7 +39,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
     if checkpoint == "random":
         # A stream of its own: students' keys are folded with the checksums of their categories.
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        return sam, jax.tree.map(jnp.asarray, random_variables(sam, key))
+        return sam, random_variables(sam, key)
     if not checkpoint:
         raise UserError(
             f"config.teacher.checkpoint is empty: give the weights file of SAM {name}"
@@ -49,7 +55,7 @@ def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variabl
             f" (--config.teacher.name={actual}, or give another checkpoint)"
         )
     check_tree(checkpoint, weights.variables, variable_shapes(sam))
-    return sam, jax.tree.map(jnp.asarray, weights.variables)
+    return sam, weights.variables
 
 
 def initial_student(config: ml_collections.ConfigDict, model: Stlm, key: jax.Array) -> Variables:

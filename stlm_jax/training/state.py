@@ -1,5 +1,6 @@
 """What training changes and what a checkpoint holds."""
 
+import zlib
 from typing import Any
 
 import jax
@@ -49,6 +50,11 @@ class TrainState(struct.PyTreeNode):
     def step_key(self) -> jax.Array:
         """The key of the next step."""
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step)
+
+
+def category_key(seed: int, category: str) -> jax.Array:
+    """The key of a category's run; it does not depend on which others are trained."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(category.encode()))
 
 
 def hyperparameters(config: ml_collections.ConfigDict, category: str = "", steps: int = 0) -> Hyper:

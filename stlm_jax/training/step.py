@@ -13,9 +13,10 @@ from stlm_jax.training.optimizer import rate_factor
 from stlm_jax.training.pseudo_anomaly import PseudoSample, pseudo_batch
 from stlm_jax.training.rotation import rotate_batch
 from stlm_jax.training.state import TrainState
+from stlm_jax.training.teacher import TeacherFeatures, live_targets, widened
+from stlm_jax.training.variants import draw_stored
 
 Metrics = dict[str, jax.Array]
-TeacherFeatures = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
 
 
 def train_step(
@@ -24,45 +25,86 @@ def train_step(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     teacher_variables: Any,
-    batch: dict[str, jax.Array],
-) -> tuple[TrainState, Metrics]:
+    batch: dict[str, Any],
+    *,
+    accumulate: int = 1,
+    lanes: int = 1,
+) -> tuple[TrainState, dict[str, Any]]:
     """The whole step; jitted with its first three arguments bound.
 
     Args:
         model: the student.
-        teacher: None trains the segmentation alone.
+        teacher: None trains the segmentation alone, but for stored features.
         optimizer: of `make_optimizer`.
         state: before the step.
         teacher_variables: an argument and never a closure, which would make them constants of the
             program.
-        batch: `image` (N, H, W, 3) and `textures` (T, H, W, 3), uint8.
+        batch: `image` (N, H, W, 3) and `textures` (T, H, W, 3), uint8; where clean features are
+            kept, `cached` of `live_targets`; where all are stored, `stored` of `draw_stored`, with
+            `targets`, those of the samples and of the clean images in bfloat16.
+        accumulate: micro-batches that the gradients are the mean of, see `mean_gradients`.
+        lanes: of `teacher_features`, the devices that the batch lies on.
 
     Returns:
-        The state after it, and float32 scalars: the loss terms, `gradient_norm`, and `anomalous`,
-        the batch's share of changed pixels.
+        The state after it, and float32 scalars: the loss terms, `gradient_norm`, `anomalous`,
+        the batch's share of changed pixels, and `teacher_passes`, how often the teacher was run for
+        a sample. With `cached` also `produced` of `live_targets`.
     """
     clean, sample = draw_samples(state.step_key(), batch, state.hyper)
-    targets = None
-    if teacher is not None:
-        targets = teacher_features(teacher, teacher_variables, sample.image, clean)
-    grads, batch_stats, metrics = gradients(model, state, targets, sample.image, sample.mask)
+    targets: TeacherFeatures | None = None
+    facts: dict[str, Any] = {"teacher_passes": jnp.zeros(())}
+    if "stored" in batch:
+        of_pseudo, of_clean = map(widened, batch["stored"]["targets"])
+        targets = of_pseudo, of_clean
+    elif teacher is not None:
+        cached = batch.get("cached")
+        targets, facts = live_targets(
+            teacher, teacher_variables, sample.image, clean, cached, lanes
+        )
+    grads, batch_stats, metrics = mean_gradients(
+        model, state, targets, sample.image, sample.mask, accumulate
+    )
     state = apply(optimizer, state, grads, batch_stats)
-    return state, {**metrics, "anomalous": sample.mask.mean()}
+    return state, {**metrics, "anomalous": sample.mask.mean(), **facts}
 
 
-def draw_samples(key, batch: dict[str, jax.Array], hyper) -> tuple[jax.Array, PseudoSample]:
+def draw_samples(key, batch: dict[str, Any], hyper) -> tuple[jax.Array, PseudoSample]:
     """What a step with `key` makes of its `batch`: the clean images, rotated, and the samples."""
+    if "stored" in batch:
+        return draw_stored(batch, hyper)
     clean = rotate_batch(key, batch["image"], hyper["rotation"])
     return clean, pseudo_batch(key, clean, batch["textures"], hyper["pseudo"])
 
 
-def teacher_features(teacher: Sam, variables: Any, pseudo, clean) -> TeacherFeatures:
-    """The frozen teacher's feature levels of both images (N, H, W, 3) in 0..255."""
-    count = clean.shape[0]
-    # One pass over 2N images: the weights are read once, and the program is half as large.
-    images = jnp.concatenate([pseudo.astype(jnp.float32), clean.astype(jnp.float32)])
-    levels: Any = jax.lax.stop_gradient(teacher.apply(variables, images))
-    return tuple(x[:count] for x in levels), tuple(x[count:] for x in levels)
+def mean_gradients(
+    model: Stlm, state: TrainState, targets: TeacherFeatures | None, pseudo, mask, parts: int = 1
+) -> tuple[Any, Any, Metrics]:
+    """The mean of the `gradients` of so many micro-batches, one after the other.
+
+    It takes the memory of one of them. Batch normalisation sees each by itself, and the running
+    statistics are updated by each in turn. Part i has the samples i, i + parts, …: where a batch
+    lies on several devices, each keeps its own.
+    """
+    if parts == 1:
+        return gradients(model, state, targets, pseudo, mask)
+
+    def split(x):
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def add(carried, part):
+        batch_stats, total = carried
+        grads, batch_stats, metrics = gradients(
+            model, state.replace(batch_stats=batch_stats), *part
+        )
+        return (batch_stats, jax.tree.map(jnp.add, total, grads)), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (batch_stats, total), metrics = jax.lax.scan(
+        add, (state.batch_stats, zeros), jax.tree.map(split, (targets, pseudo, mask))
+    )
+    grads = jax.tree.map(lambda leaf: leaf / parts, total)
+    metrics = {name: values.mean() for name, values in metrics.items()}
+    return grads, batch_stats, {**metrics, "gradient_norm": optax.global_norm(grads)}
 
 
 def gradients(

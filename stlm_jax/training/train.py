@@ -2,7 +2,6 @@
 
 import functools
 import time
-import zlib
 from pathlib import Path
 
 import jax
@@ -28,14 +27,15 @@ from stlm_jax.training import memory
 from stlm_jax.training.log import NotFiniteError, TrainingLog
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.previews import Previews
-from stlm_jax.training.start import load_teacher
 from stlm_jax.training.state import (
     TrainState,
     abstract_train_state,
+    category_key,
     create_train_state,
     parameter_table,
 )
 from stlm_jax.training.step import train_step
+from stlm_jax.training.targets import Features, Targets
 from stlm_jax.weights.checkpoint import Checkpoints, Restored
 from stlm_jax.workdir import CHECKPOINTS, LOCK, PROFILE, check_same_run, write_run
 
@@ -125,30 +125,34 @@ def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -
     return steps
 
 
-def category_key(seed: int, category: str) -> jax.Array:
-    """The key of a category's run; it does not depend on which others are trained."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(category.encode()))
-
-
 class Trainer:
     """What all categories share (compiled step, teacher, textures), and the loop."""
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Loads the teacher and the textures onto the device."""
         self.config, self.model = config, build_stlm(config)
-        teacher, self.teacher_variables = load_teacher(config)
+        self.targets = Targets(config)
         optimizer = make_optimizer(config.optimizer)
-        step = functools.partial(train_step, self.model, teacher, optimizer)
+        parts = config.train.accumulate
+        if parts == config.train.batch_size > 1:
+            note(
+                f"warning: config.train.accumulate={parts} leaves batch normalisation one image at "
+                "a time, from which the image pooling learns nothing: take less"
+            )
+        step = functools.partial(
+            train_step, self.model, self.targets.teacher, optimizer, accumulate=parts
+        )
         self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
-        memory.check(config, self.step, self.model, self.teacher_variables)
         data = config.data
         bank = read_texture_bank(
             data.texture_root,
             data.texture_count,
             config.image_size,
-            config.seed,
+            self.targets.texture_seed,
             dataset.skips(config),
         )
+        self.targets.check(config, bank)
+        memory.check(config, self.step, self.model, self.targets)
         self.textures = jax.device_put(bank)
         self.previews = Previews(config, self.model)
         self._parameters_shown = False
@@ -167,7 +171,8 @@ class Trainer:
         if restored is None:
             depth.store(folder, dataset.find_depth(config, category, records))
         images = self._images(category, records, depth.resolved(config, folder))
-        loader = TrainLoader(images, config.train.batch_size, config.seed, jax.device_put)
+        features = self.targets.of_category(config, category, images)
+        loader = self._loader(images, features)
         state, done = self._begin(category, total, loader, restored)
         calibration.forget(folder)  # the images are there, the weights are about to change
         start = done
@@ -194,14 +199,17 @@ class Trainer:
                         f"{category}: stopped at step {done} of {total}, saved; run the same "
                         "command again to go on from there"
                     )
-                batch = {"image": next(loader)["image"], "textures": self.textures}
+                drawn = next(loader)
+                batch = {"image": drawn["image"], "textures": self.textures}
+                batch |= features.parts(drawn)
                 if done == start:  # compiling is no part of the rate
                     with log.pause(done):
                         self._compile(category, done, (state, batch), stop)
                 begin = time.monotonic()
                 state, metrics = profiler.step(
-                    done, self.step, state, self.teacher_variables, batch
+                    done, self.step, state, self.targets.variables, batch
                 )
+                features.take(drawn, metrics)
                 if done == start + 1:  # the first begins with loading the program
                     jax.block_until_ready(metrics)
                     log.announce(time.monotonic() - begin)
@@ -209,8 +217,8 @@ class Trainer:
                 # Reading a number waits for its step, so those of the last logged one are read
                 # while the device works on this one.
                 log.write(done)
-                if done % config.log.every_steps == 0 or done == total:
-                    log.put(done, metrics)
+                shown = done % config.log.every_steps == 0 or done == total
+                log.put(done, metrics, shown)
                 if self.previews.due(done):
                     with log.pause(done):
                         self.previews.write(log.writer, done, state, batch)
@@ -240,13 +248,18 @@ class Trainer:
         state, batch = arguments
         try:
             compile_apart(
-                self.step, state, self.teacher_variables, batch, stop=lambda: stop.requested
+                self.step, state, self.targets.variables, batch, stop=lambda: stop.requested
             )
         except Interrupted:
             raise Interrupted(
                 f"{category}: stopped at step {done} while compiling, nothing is lost; run the "
                 "same command again to go on from there"
             ) from None
+
+    def _loader(self, images: ImageCache, features: Features) -> TrainLoader:
+        """The stream of batches, which are put on the device ahead of time."""
+        size, seed = self.config.train.batch_size, self.config.seed
+        return TrainLoader(images, size, seed, jax.device_put, companion=features.companion)
 
     def _images(
         self, category: str, records: list[Record], config: ml_collections.ConfigDict

@@ -55,6 +55,7 @@ def test_every_key_says_what_it_is():
         (lambda c: c.pseudo.update(perlin_max_exponent=7), r"max_exponent=7: must be in 0\.\.6"),
         (lambda c: c.pseudo.update(perlin_min_exponent=6), r"min_exponent=6: must not be above"),
         (lambda c: c.train.update(steps=0, epochs=0), r"give train\.steps or train\.epochs"),
+        (lambda c: c.train.update(accumulate=4), r"accumulate=4: must divide .*batch_size.* is 2"),
         (lambda c: c.data.update(csv="a.csv"), r"csv=a\.csv: is read with .*source=folder only"),
         (lambda c: c.evaluate.update(metrics=()), r"metrics=.*must be names separated by commas"),
     ],
@@ -75,6 +76,11 @@ def test_which_keys_make_another_training():
     lengths = ("train.steps", "train.epochs", "train.steps_of.screw")
     for name in lengths:
         assert is_other_training(name, "cosine") and not is_other_training(name, "none")
+    either_or = (("teacher.cache_gib", 0.0, 1.0, 2.0), ("teacher.store", "", "a", "b"))
+    for name, empty, some, more in either_or:
+        assert is_other_training(name, "none", empty, some)
+        assert is_other_training(name, "none", some, empty)
+        assert not is_other_training(name, "none", some, more)
 
 
 def test_a_file_of_a_configuration_is_executed_once(tmp_path):

@@ -32,9 +32,43 @@ def test_an_epoch_shows_each_image_at_most_once_and_drops_the_rest():
 
 def test_batches_are_whole_images():
     batch = next(TrainLoader(images(), 2, seed=0))
-    assert batch.keys() == {"image"}
+    assert batch.keys() == {"image", "index"}
     assert batch["image"].shape == (2, 4, 4, 3)
     assert (batch["image"] == batch["image"][:, :1, :1, :1]).all()
+
+
+def test_batches_say_the_numbers_of_their_images():
+    loader = TrainLoader(images(), 3, seed=4)
+    for _ in range(7):
+        batch = next(loader)
+        np.testing.assert_array_equal(batch["index"], batch["image"][:, 0, 0, 0])
+
+
+def test_what_belongs_to_a_batch_is_told_its_number_in_the_stream():
+    class Numbers:
+        order = {"of": "numbers"}
+
+        def of(self, number, index):
+            return {"number": number, "sum": index.sum()}
+
+    loader = TrainLoader(images(), 3, seed=4, companion=Numbers())
+    taken = [next(loader) for _ in range(8)]
+    assert [batch["number"] for batch in taken] == list(range(8))
+    assert all(batch["sum"] == batch["index"].sum() for batch in taken)
+    state = json.loads(json.dumps(loader.get_state()))
+    fresh = TrainLoader(images(), 3, seed=4, companion=Numbers())
+    fresh.set_state(state)
+    assert next(fresh)["number"] == 8
+    with pytest.raises(UserError, match="does not fit"):
+        TrainLoader(images(), 3, seed=4).set_state(state)
+
+
+def test_a_state_of_the_release_before_is_taken():
+    """Its pipeline had no numbers; the place is that of the batch alone."""
+    state = {"seed": 3, "batch_size": 2, "images": 11, "grain": {"next_index": 7}}
+    whole, later = TrainLoader(images(), 2, seed=3), TrainLoader(images(), 2, seed=3)
+    later.set_state(state)
+    assert take(later, 5) == take(whole, 12)[7:]
 
 
 def test_the_order_depends_on_the_seed_alone():

@@ -28,7 +28,8 @@ from stlm_jax.config import default  # noqa: E402
 from stlm_jax.models import prompt_encoder, resize  # noqa: E402
 from stlm_jax.models.build import build_sam, build_stlm  # noqa: E402
 from stlm_jax.training.state import create_train_state  # noqa: E402
-from stlm_jax.training.step import gradients, teacher_features  # noqa: E402
+from stlm_jax.training.step import gradients  # noqa: E402
+from stlm_jax.training.teacher import teacher_features  # noqa: E402
 
 # Constants that NumPy computes.
 prompt_encoder.np = resize.np = types.SimpleNamespace(**{**vars(np), "float32": np.float64})

@@ -23,7 +23,8 @@ from stlm_jax.config import default
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import create_train_state
-from stlm_jax.training.step import apply, gradients, teacher_features
+from stlm_jax.training.step import apply, gradients
+from stlm_jax.training.teacher import teacher_features
 
 pytestmark = pytest.mark.slow
 

@@ -154,6 +154,24 @@ def test_a_run_with_previews_is_the_same(place, whole):
     assert sorted({step for _, step in images}) == [3, 6]
 
 
+def teacher_passes(place, workdir):
+    lines = (place / workdir / "disc" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["teacher_passes"] for line in lines]
+
+
+def test_a_run_whose_clean_features_do_not_fit_is_the_same(place, whole, capsys):
+    """One image's are two levels of 4 × 4 × 32 numbers of two bytes."""
+    for kept in (0, 2):
+        budget = f"--config.teacher.cache_gib={(kept + 0.5) * 2048 / 2**30:.12f}"
+        assert main(command(place, f"kept_{kept}", 7, budget)) == 0
+        assert f"clean features of {kept} of 5 images" in capsys.readouterr().err
+        assert_bit_identical(restored(place, f"kept_{kept}"), whole)
+    none, some, all_ = (teacher_passes(place, name) for name in ("kept_0", "kept_2", "whole"))
+    assert min(none) >= 1
+    # In seven steps five images are seen twice or three times.
+    assert sum(all_) < sum(some) < sum(none) and all_[-1] <= none[-1] - 1
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_the_current_step_and_says_how_to_go_on(
     place, whole, name, monkeypatch, capsys
