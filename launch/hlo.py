@@ -45,7 +45,7 @@ class Program(NamedTuple):
 
     Attributes:
         collectives: by kind, in the order of `KINDS`.
-        loops: how many loops turn more than once.
+        loops: how many loops turn more than once, or nobody knows how often.
     """
 
     collectives: dict[str, Traffic]
@@ -61,9 +61,9 @@ class _Computation:
     integers: dict[str, int] = dataclasses.field(default_factory=dict)
     limit: str = ""
 
-    def turns(self) -> int:
-        """Of the loop whose condition it is, which counts from 0 by 1; 1 where it does not say."""
-        return self.integers.get(self.limit, 1)
+    def turns(self) -> int | None:
+        """Of the loop whose condition it is, which counts from 0 by 1; None where it can't tell."""
+        return self.integers.get(self.limit)
 
 
 def read(text: str) -> Program:
@@ -128,7 +128,7 @@ def _read_line(line: str, into: _Computation) -> None:
 
 
 def _runs(computations: dict[str, _Computation], entry: str) -> tuple[dict[str, int], int]:
-    """How often each computation runs when `entry` runs once; how many loops turn often."""
+    """How often each computation runs when `entry` runs once; how many loops there are."""
     runs: dict[str, int] = defaultdict(int)
     loops = 0
 
@@ -137,8 +137,8 @@ def _runs(computations: dict[str, _Computation], entry: str) -> tuple[dict[str, 
         runs[name] += times
         for called, often in computations[name].calls:
             turns = computations[often].turns() if isinstance(often, str) else often
-            loops += turns > 1
-            visit(called, times * turns)
+            loops += turns != 1
+            visit(called, times * (1 if turns is None else turns))
 
     visit(entry, 1)
     return runs, loops

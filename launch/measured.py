@@ -16,6 +16,7 @@ class Measured:
     Attributes:
         name: one of `PROGRAMS`.
         batch: images in a call, on all of its devices.
+        devices: that share a call.
         held: bytes of what it is given, by what that is: `parameters`, `optimiser`, `teacher`,
             `inputs`.
         temporaries: bytes that it needs while it runs; nan where it was not compiled.
@@ -32,6 +33,7 @@ class Measured:
 
     name: str
     batch: int
+    devices: int
     held: dict[str, float]
     temporaries: float = math.nan
     other: float = math.nan

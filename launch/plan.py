@@ -125,7 +125,6 @@ def _print(options: Options, search: Search) -> None:
         work=answer.work,
         chip=topology.chip,
         chips=chips,
-        data=options.data,
         limit=answer.limit,
         dtype=values["dtype"],
         precision=values.get("precision", "default"),

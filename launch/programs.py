@@ -35,6 +35,7 @@ class Program:
     Attributes:
         name: one of `launch.measured.PROGRAMS`.
         batch: images in a call.
+        devices: that share it.
         arguments: of a call, `jax.ShapeDtypeStruct` leaves with their shardings.
         held: the same leaves by what they are.
         jitted: the function as a run compiles it.
@@ -44,6 +45,7 @@ class Program:
 
     name: str
     batch: int
+    devices: int
     arguments: tuple[Any, ...]
     held: dict[str, Any]
     jitted: Any
@@ -82,6 +84,7 @@ class _Parts:
 
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, shard_teacher: bool):
         self.config, self.mesh = config, mesh
+        self.devices = mesh.shape[DATA]
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.split = NamedSharding(mesh, PartitionSpec(DATA))
         self.model: Stlm = build_stlm(config)
@@ -124,6 +127,7 @@ class _Parts:
         return Program(
             STORE,
             images.shape[0],
+            self.devices,
             (self.teacher_variables, images),
             {"teacher": self.teacher_variables, "inputs": images},
             self._jit(self.teacher.apply, self.split),
@@ -133,13 +137,14 @@ class _Parts:
         """Maps and scores of a batch, as `inference.predictor.Predictor` compiles them."""
         config = self.config
         size = (config.image_size, config.image_size)
-        count = config.evaluate.batch_size * self.mesh.shape[DATA]
+        count = config.evaluate.batch_size * self.devices
         pixels = self._split((count, *size, 3), jnp.uint8)
         variables = self.state.student()
         predict = make_predict_fn(config, self.model)
         return Program(
             EVALUATION,
             count,
+            self.devices,
             (variables, pixels),
             {"parameters": variables, "inputs": pixels},
             self._jit(predict, self.split, static_argnums=2),
@@ -156,7 +161,7 @@ class _Parts:
             "inputs": rest if name == TRAIN else (rest, second),
         }
         jitted = self._jit(function, self.everywhere, donate_argnums=0)
-        return Program(name, self.config.train.batch_size, arguments, held, jitted)
+        return Program(name, self.config.train.batch_size, self.devices, arguments, held, jitted)
 
     def _features(self, count: int) -> tuple[Any, ...]:
         side = self.config.image_size
@@ -181,10 +186,9 @@ class _Parts:
 
     def _spread(self, tree: Any) -> Any:
         """Splits each leaf along the longest of its axes that can be."""
-        count = self.mesh.shape[DATA]
 
         def place(leaf):
-            fitting = [i for i, side in enumerate(leaf.shape) if side % count == 0]
+            fitting = [i for i, side in enumerate(leaf.shape) if side % self.devices == 0]
             if not fitting:
                 return _placed(leaf, self.everywhere)
             axis = max(fitting, key=lambda i: leaf.shape[i])

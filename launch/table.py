@@ -23,7 +23,6 @@ class Plan(NamedTuple):
         work: the fields of `launch.work.Work`.
         chip: what they run on.
         chips: how many there are.
-        data: of which so many share a batch.
         limit: bytes of memory of one; None where it is not known.
         dtype: of activations.
         precision: of float32 products of matrices, see `Chip.operations`.
@@ -35,7 +34,6 @@ class Plan(NamedTuple):
     work: Mapping[str, Any]
     chip: Chip
     chips: int
-    data: int
     limit: float | None
     dtype: str
     precision: str
@@ -70,19 +68,19 @@ def time_of(plan: Plan, program: Measured) -> Time:
         1e9 * chip.memory_gbps,
         1e9 * chip.link_gbps,
     )
-    sent = wire_bytes(traffic, plan.data)
+    sent = wire_bytes(traffic, program.devices)
     seconds, side = bound(program.flops, program.accessed, sent, rates)
     number = calls(program.name, plan.work, program.batch, plan.variants)
     if number is None:
         return Time(seconds, side, math.nan, math.nan, math.nan)
-    groups = plan.chips // plan.data
+    groups = plan.chips // program.devices
     total = sum(number.values())
     if program.name == STORE:  # images, unlike trainings, may be dealt out as one likes
         last = float(-(-total // groups))
     else:
         last = makespan(number.values(), groups)
     hour = seconds / 3600
-    return Time(seconds, side, total, last * hour, total * hour * plan.data)
+    return Time(seconds, side, total, last * hour, total * hour * program.devices)
 
 
 def rows(plan: Plan) -> list[list[str]]:
@@ -96,8 +94,9 @@ def rows(plan: Plan) -> list[list[str]]:
         if set(cells) != {NOT_KNOWN}:
             table.append([name, *cells])
 
-    devices = f", over {plan.data} devices" if plan.data > 1 else ""
-    add(f"images a call{devices}", lambda p, t: str(p.batch))
+    add("images a call", lambda p, t: str(p.batch))
+    if any(program.devices > 1 for program in plan.programs):
+        add("devices that share it", lambda p, t: str(p.devices))
     for what in ("parameters", "optimiser", "teacher", "inputs"):
         add(f"{what}, GiB", lambda p, t, what=what: _gib(p.held.get(what, 0.0)))  # type: ignore[misc]
     add("temporaries, GiB", lambda p, t: _gib(p.temporaries))

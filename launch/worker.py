@@ -59,7 +59,7 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
     made = {p.name: p for p in programs(config, mesh, request["shard_teacher"])}
     for name in [n for n in request["programs"] if n in made]:
         emit("begin", program=name)
-        measured = _compile(made[name], request["data"])
+        measured = _compile(made[name])
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         emit("end", measured=measured.as_json(), host=memory * (1 if _is_mac() else 1024))
         if limit and not measured.fits(limit):
@@ -107,7 +107,7 @@ def _devices(topology: Topology, data: int) -> list[Any]:
     return devices[:data]
 
 
-def _compile(program: Program, data: int) -> Measured:
+def _compile(program: Program) -> Measured:
     begin = time.monotonic()
     traced = program.trace()
     lowered = traced.lower()
@@ -125,6 +125,7 @@ def _compile(program: Program, data: int) -> Measured:
         return Measured(
             program.name,
             program.batch,
+            program.devices,
             held,
             peak=peak,
             seconds=time.monotonic() - begin,
@@ -137,10 +138,11 @@ def _compile(program: Program, data: int) -> Measured:
     # Arguments that a program has no use for are none of its own, but lie in memory as well.
     padding = max(0.0, memory.argument_size_in_bytes - sum(held.values()))
     other = memory.generated_code_size_in_bytes + results + padding
-    counted = arithmetic.flops(traced.jaxpr.jaxpr, program.turns) / data
+    counted = arithmetic.flops(traced.jaxpr.jaxpr, program.turns) / program.devices
     return Measured(
         program.name,
         program.batch,
+        program.devices,
         held,
         temporaries=memory.temp_size_in_bytes,
         other=other,

@@ -68,6 +68,11 @@ def test_a_loop_whose_turns_are_told_counts_them():
     assert program.collectives["all-reduce"].number == 5 + 1
 
 
+def test_a_loop_of_unknown_turns_is_told_and_counts_once():
+    program = hlo.read(MODULE.replace("constant(3)", "parameter(1)"))
+    assert program.loops == 1 and program.collectives["all-reduce"].number == 1 + 1
+
+
 def test_a_program_of_one_device_has_none():
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))).compile()
     assert hlo.read(compiled.as_text()) == ({}, 0)

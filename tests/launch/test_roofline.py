@@ -115,16 +115,16 @@ def test_calls_of_the_programs():
 # --- the table ---
 
 
-def measured(name, **fields):
+def measured(name, devices=1, **fields):
     held = {"parameters": 1 * GIB, "optimiser": 2 * GIB, "teacher": 3 * GIB, "inputs": 0.5 * GIB}
     usual = dict(temporaries=4 * GIB, other=0.25 * GIB, peak=10.75 * GIB, flops=197e12,
                  accessed=819e9 / 2, seconds=12.0)  # fmt: skip
-    return Measured(name, 2, held, **{**usual, **fields})
+    return Measured(name, 2, devices, held, **{**usual, **fields})
 
 
-def plan(*programs, price=None, data=1):
+def plan(*programs, price=None):
     work = {"images": {"a": 8, "b": 4}, "steps": {"a": 7200, "b": 3600}, "tests": {"a": 8, "b": 4}}
-    return Plan(list(programs), work, CHIPS["v5e"], 4, data, 15.75 * GIB, "bfloat16", "default", 8,
+    return Plan(list(programs), work, CHIPS["v5e"], 4, 15.75 * GIB, "bfloat16", "default", 8,
                 price)  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_hours_and_money_of_two_categories_on_four_chips():
 
 
 def test_what_a_compiler_refused_is_told_as_far_as_it_is_known():
-    refused = Measured(TRAIN, 2, {"teacher": GIB}, peak=18 * GIB, refusal="no room")
+    refused = Measured(TRAIN, 2, 1, {"teacher": GIB}, peak=18 * GIB, refusal="no room")
     assert not refused.fits(15.75 * GIB) and not measured(TRAIN).fits(10 * GIB)
     assert measured(TRAIN).fits(10.75 * GIB) and measured(TRAIN).fits(math.inf)
     cells = {line[0]: line[1:] for line in rows(plan(refused, measured(EVALUATION)))}
@@ -158,8 +158,10 @@ def test_what_a_compiler_refused_is_told_as_far_as_it_is_known():
 
 
 def test_collectives_are_told_by_kind_and_bound_by_the_links():
-    sent = measured(TRAIN, traffic={"all-reduce": (3, int(200e9))})  # 2 · 200 / 2 GB at 200 GB/s
-    time = time_of(plan(sent, data=2), sent)
+    sent = measured(
+        TRAIN, devices=2, traffic={"all-reduce": (3, int(200e9))}
+    )  # 2 · 200 / 2 GB at 200 GB/s
+    time = time_of(plan(sent), sent)
     assert time.seconds == pytest.approx(1.0)
-    cells = {line[0]: line[1:] for line in rows(plan(sent, measured(EVALUATION), data=2))}
+    cells = {line[0]: line[1:] for line in rows(plan(sent, measured(EVALUATION)))}
     assert cells["all-reduce, number: MB"] == ["3: 200000", "none"]

@@ -24,7 +24,7 @@ def tried(monkeypatch):
             measured = {}
             for name in request["programs"]:
                 peak = needs(name, request)
-                measured[name] = Measured(name, 2, {}, peak=peak * GIB)
+                measured[name] = Measured(name, 2, 1, {}, peak=peak * GIB)
                 if peak > LIMIT:
                     break
             return Answer(measured, {}, "chip", LIMIT * GIB, 0, "")
