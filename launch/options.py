@@ -26,7 +26,6 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
   --data=N                devices that share a batch; default 1, a category to each device
   --shard_teacher         split the teacher's variables over these, too
   --images=N              good images of each category, where they can be counted nowhere
-  --variants=N            pseudo-anomalous ones that a teacher's store holds of each; default 8
   --price=P               of a device for an hour, in any currency
   --memory_gib=X          in place of what a device has
   --max_minutes=X         for compiling everything; default 60
@@ -43,7 +42,6 @@ class Options:
     data: int
     shard_teacher: bool
     images: int | None
-    variants: int
     price: float | None
     memory_gib: float | None
     max_minutes: float
@@ -62,7 +60,7 @@ def parse(argv: Sequence[str]) -> Options | None:
         print(USAGE)
         return None
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("config", "topology", "batch_per_device", "data", "images", "variants", "price",
+    for name in ("config", "topology", "batch_per_device", "data", "images", "price",
                  "memory_gib", "max_minutes"):  # fmt: skip
         parser.add_argument(f"--{name}")
     parser.add_argument("--shard_teacher", action="store_true")
@@ -94,7 +92,6 @@ def parse(argv: Sequence[str]) -> Options | None:
         data=data,
         shard_teacher=given.shard_teacher,
         images=_whole(given, "images", None),
-        variants=_whole(given, "variants", 8, least=0),
         price=_number(given, "price", None),
         memory_gib=_number(given, "memory_gib", None),
         max_minutes=_number(given, "max_minutes", 60.0) or 60.0,
@@ -102,12 +99,12 @@ def parse(argv: Sequence[str]) -> Options | None:
     )
 
 
-def _whole(given: argparse.Namespace, name: str, default: Any, least: int = 1) -> Any:
+def _whole(given: argparse.Namespace, name: str, default: Any) -> Any:
     text = getattr(given, name)
     if text is None:
         return default
-    if not text.isdecimal() or not least <= int(text) < 2**31:
-        raise UserError(f"--{name}={text}: must be a whole number of {least} or more")
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise UserError(f"--{name}={text}: must be a whole number of 1 or more")
     return int(text)
 
 
