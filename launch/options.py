@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import ml_collections
 
 from launch.chips import EXAMPLES, Topology, parse_topology
+from launch.measured import PROGRAMS
 from stlm_jax import settings
 from stlm_jax.runtime.errors import UserError
 
@@ -25,11 +26,18 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
   --batch_per_device=N    images of a training step on a device; default: config.train.batch_size
   --data=N                devices that share a batch; default 1, a category to each device
   --shard_teacher         split the teacher's variables over these, too
+  --programs=A,B          of train, train_from_store, teacher_store, evaluation; default: all
   --images=N              good images of each category, where they can be counted nowhere
   --price=P               of a device for an hour, in any currency
   --memory_gib=X          in place of what a device has
   --max_minutes=X         for compiling everything; default 60
   --config.KEY=V          changes a key of the configuration"""
+
+
+_VALUES = (
+    "config", "topology", "batch_per_device", "data", "images", "programs", "price",
+    "memory_gib", "max_minutes",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Options:
     config: ml_collections.ConfigDict
     file: str
     topology: Topology
+    programs: tuple[str, ...]
     data: int
     shard_teacher: bool
     images: int | None
@@ -60,8 +69,7 @@ def parse(argv: Sequence[str]) -> Options | None:
         print(USAGE)
         return None
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("config", "topology", "batch_per_device", "data", "images", "price",
-                 "memory_gib", "max_minutes"):  # fmt: skip
+    for name in _VALUES:
         parser.add_argument(f"--{name}")
     parser.add_argument("--shard_teacher", action="store_true")
     given, rest = parser.parse_known_args(arguments)
@@ -89,6 +97,7 @@ def parse(argv: Sequence[str]) -> Options | None:
         config=config,
         file=given.config,
         topology=topology,
+        programs=_programs(given.programs),
         data=data,
         shard_teacher=given.shard_teacher,
         images=_whole(given, "images", None),
@@ -97,6 +106,18 @@ def parse(argv: Sequence[str]) -> Options | None:
         max_minutes=_number(given, "max_minutes", 60.0) or 60.0,
         batch_changed=changed,
     )
+
+
+def _programs(text: str | None) -> tuple[str, ...]:
+    """Those that are named, in the table's order."""
+    if text is None:
+        return PROGRAMS
+    by_name = {program.replace(" ", "_"): program for program in PROGRAMS}
+    asked = [name.strip() for name in text.split(",")]
+    for name in asked:
+        if name not in by_name:
+            raise UserError(f"--programs={text}: {name!r} is none of {', '.join(by_name)}")
+    return tuple(program for name, program in by_name.items() if name in asked)
 
 
 def _whole(given: argparse.Namespace, name: str, default: Any) -> Any:

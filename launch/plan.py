@@ -61,7 +61,7 @@ class Search:
         """Tries one change after the other."""
         options = self.options
         ladder = list(changes(options.config, options.data, options.shard_teacher))
-        waiting = list(PROGRAMS)
+        waiting = list(options.programs)
         while True:
             misfit = self._try(waiting)
             if misfit is None:
@@ -184,7 +184,7 @@ def _verdict(options: Options, search: Search) -> list[str]:
         pasting = {"train.batch_size": options.config.train.batch_size, **pasting}
     if search.fits:
         if not search.overrides:
-            return ["fits as it is" + (f": {pasted(pasting)}" if pasting else "")]
+            return [f"fits with {pasted(pasting)}" if pasting else "fits as it is"]
         lines = [f"does not fit as it is; it fits with: {pasted(pasting)}"]
         if SHARD_TEACHER in pasting:
             lines.append("training does not split the teacher yet: this is what it would take")

@@ -52,6 +52,9 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # its seconds are to be true
     topology = parse_topology(request["topology"])
     config = _config(request["config"])
+    precision = config.get("precision", "default")
+    if precision != "default":  # as a run has it, for the whole process
+        jax.config.update("jax_default_matmul_precision", precision)
     mesh = _mesh(topology, request["data"])
     emit("work", **work_of(config, request["images"])._asdict())
     limit = request["limit"] or (total_memory() if topology.platform == "cpu" else None)

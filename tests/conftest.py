@@ -22,6 +22,7 @@ LONG_FILES = (
     "test_census.py",
     "test_endings.py",
     "test_feature_store.py",
+    "test_plan.py",
     "test_onnx.py",
     "test_description.py",
     "test_detector.py",
