@@ -146,6 +146,8 @@ def test_hours_and_money_of_two_categories_on_four_chips():
     live, stored = totals(made)
     assert live.startswith("with the teacher in every step (train + evaluation): at least 2.00")
     assert "8.00 chip-hours, 12.0" in live
+    assert stored.startswith("with a teacher's store (teacher store + train from store + ev")
+    assert totals(plan(store, evaluation)) == []  # of some programs nothing follows for all
     assert "at least 0.204 hours, 0.818 chip-hours, 1.23 to pay" in stored
 
 
