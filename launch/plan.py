@@ -67,11 +67,10 @@ class Search:
             if misfit is None:
                 return
             waiting = [misfit.name, *(name for name in waiting if name != misfit.name)]
-            while ladder and misfit.name not in ladder[0].programs:
-                ladder.pop(0)
-            if not ladder:
+            change = next((c for c in ladder if misfit.name in c.programs), None)
+            if change is None:
                 return
-            change = ladder.pop(0)
+            ladder.remove(change)
             # What it changes has to be compiled again, even where it fitted.
             again = [name for name in change.programs if name in self.measured]
             waiting += [name for name in again if name not in waiting]
