@@ -127,7 +127,7 @@ def _print(options: Options, search: Search) -> None:
         limit=answer.limit,
         dtype=values["dtype"],
         precision=values.get("precision", "default"),
-        variants=options.variants,
+        variants=values["teacher.store_variants"],
         price=options.price,
     )
     for line in _heading(options, search, values):
@@ -166,8 +166,8 @@ def _heading(options: Options, search: Search, values: dict[str, Any]) -> list[s
     source = answer.work.get("source", "")
     trained = [n for n in answer.work.get("images", {}).values() if n is not None]
     lines.append(
-        f"{sum(trained)} images to train on ({source}), {options.variants} pseudo-anomalous "
-        "variants of each in a teacher's store"
+        f"{sum(trained)} images to train on ({source}), {values['teacher.store_variants']} "
+        "pseudo-anomalous variants of each in a teacher's store"
         if source
         else "how many images there are is not known: give --images=N for steps and hours"
     )

@@ -87,9 +87,9 @@ def test_the_miniature_on_this_machine(config, capfd):
     assert status == 0, errors
     assert row(lines, "on each device") == ["train", "train from store", "teacher store",
                                             "evaluation"]  # fmt: skip
-    assert row(lines, "images a call") == ["2", "2", "2", "1"]
-    # 6 steps of two categories; of 5 images each, 5 · 9 / 2; 5 test images each.
-    assert row(lines, "calls in all") == ["12", "12", "46", "10"]
+    assert row(lines, "images a call") == ["2", "2", "1", "1"]
+    # 6 steps of two categories; of 5 images each, 5 · 8; 5 test images each.
+    assert row(lines, "calls in all") == ["12", "12", "80", "10"]
     parts = [row(lines, f"{part}, GiB")[0] for part in
              ("parameters", "optimiser", "teacher", "inputs", "temporaries",
               "code, results, padding")]  # fmt: skip
