@@ -40,7 +40,7 @@ def test_gradients_and_statistics_are_the_same(objectives, relative_error):
     for kept, anew in zip(*results, strict=True):  # gradients, statistics
         assert jax.tree.structure(anew) == jax.tree.structure(kept)
         a, b = (np.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for t in (anew, kept))
-        assert relative_error(a, b) <= 1e-6
+        assert relative_error(a, b) <= 3e-6  # float32: what is computed anew is fused otherwise
 
 
 def test_less_is_kept_for_the_gradient(objectives):
