@@ -205,5 +205,5 @@ class _Elapsed:
 
 
 def gib(number: float) -> str:
-    """Bytes in GiB, two decimals."""
-    return f"{number / GIB:.2f}"
+    """Bytes in GiB, with four digits at most."""
+    return f"{number / GIB:.4g}"

@@ -28,7 +28,6 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
   --shard_teacher         split the teacher's variables over these, too
   --programs=A,B          of train, train_from_store, teacher_store, evaluation; default: all
   --images=N              good images of each category, where they can be counted nowhere
-  --variants=N            pseudo-anomalous ones that a teacher's store holds of each; default 8
   --price=P               of a device for an hour, in any currency
   --memory_gib=X          in place of what a device has
   --max_minutes=X         for compiling everything; default 60
@@ -36,7 +35,7 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
 
 
 _VALUES = (
-    "config", "topology", "batch_per_device", "data", "images", "programs", "variants", "price",
+    "config", "topology", "batch_per_device", "data", "images", "programs", "price",
     "memory_gib", "max_minutes",
 )  # fmt: skip
 
@@ -52,7 +51,6 @@ class Options:
     data: int
     shard_teacher: bool
     images: int | None
-    variants: int
     price: float | None
     memory_gib: float | None
     max_minutes: float
@@ -103,7 +101,6 @@ def parse(argv: Sequence[str]) -> Options | None:
         data=data,
         shard_teacher=given.shard_teacher,
         images=_whole(given, "images", None),
-        variants=_whole(given, "variants", 8, least=0),
         price=_number(given, "price", None),
         memory_gib=_number(given, "memory_gib", None),
         max_minutes=_number(given, "max_minutes", 60.0) or 60.0,
@@ -123,12 +120,12 @@ def _programs(text: str | None) -> tuple[str, ...]:
     return tuple(program for name, program in by_name.items() if name in asked)
 
 
-def _whole(given: argparse.Namespace, name: str, default: Any, least: int = 1) -> Any:
+def _whole(given: argparse.Namespace, name: str, default: Any) -> Any:
     text = getattr(given, name)
     if text is None:
         return default
-    if not text.isdecimal() or not least <= int(text) < 2**31:
-        raise UserError(f"--{name}={text}: must be a whole number of {least} or more")
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise UserError(f"--{name}={text}: must be a whole number of 1 or more")
     return int(text)
 
 

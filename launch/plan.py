@@ -67,11 +67,10 @@ class Search:
             if misfit is None:
                 return
             waiting = [misfit.name, *(name for name in waiting if name != misfit.name)]
-            while ladder and misfit.name not in ladder[0].programs:
-                ladder.pop(0)
-            if not ladder:
+            change = next((c for c in ladder if misfit.name in c.programs), None)
+            if change is None:
                 return
-            change = ladder.pop(0)
+            ladder.remove(change)
             # What it changes has to be compiled again, even where it fitted.
             again = [name for name in change.programs if name in self.measured]
             waiting += [name for name in again if name not in waiting]
@@ -128,7 +127,7 @@ def _print(options: Options, search: Search) -> None:
         limit=answer.limit,
         dtype=values["dtype"],
         precision=values.get("precision", "default"),
-        variants=options.variants,
+        variants=values["teacher.store_variants"],
         price=options.price,
     )
     for line in _heading(options, search, values):
@@ -167,8 +166,8 @@ def _heading(options: Options, search: Search, values: dict[str, Any]) -> list[s
     source = answer.work.get("source", "")
     trained = [n for n in answer.work.get("images", {}).values() if n is not None]
     lines.append(
-        f"{sum(trained)} images to train on ({source}), {options.variants} pseudo-anomalous "
-        "variants of each in a teacher's store"
+        f"{sum(trained)} images to train on ({source}), {values['teacher.store_variants']} "
+        "pseudo-anomalous variants of each in a teacher's store"
         if source
         else "how many images there are is not known: give --images=N for steps and hours"
     )
@@ -184,7 +183,7 @@ def _verdict(options: Options, search: Search) -> list[str]:
         pasting = {"train.batch_size": options.config.train.batch_size, **pasting}
     if search.fits:
         if not search.overrides:
-            return ["fits as it is" + (f": {pasted(pasting)}" if pasting else "")]
+            return [f"fits with {pasted(pasting)}" if pasting else "fits as it is"]
         lines = [f"does not fit as it is; it fits with: {pasted(pasting)}"]
         if SHARD_TEACHER in pasting:
             lines.append("training does not split the teacher yet: this is what it would take")

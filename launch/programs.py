@@ -21,11 +21,16 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.compilation import jit as jit_here
-from stlm_jax.training import step
+from stlm_jax.training.feature_cache import abstract_part, rotates
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import abstract_train_state
+from stlm_jax.training.step import train_step
+from stlm_jax.training.store_description import feature_shapes
+from stlm_jax.training.store_writer import features_of
+from stlm_jax.training.stored_features import abstract_stored
 
 DATA = "data"  # the axis of a mesh over which a batch is spread
+_ANY_PIXEL = 0.955  # of the masks that are drawn, as measured on the published generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,7 @@ class _Parts:
             self.teacher = build_sam(config.teacher.name, jnp.dtype(config.dtype))
             place = self._spread if shard_teacher else self._on_every
             self.teacher_variables = place(variable_shapes(self.teacher))
+        self.levels = feature_shapes(config, config.train.batch_size)
         self.state = self._on_every(abstract_train_state(config, self.model))
         self.optimizer = make_optimizer(config.optimizer)
         side = (config.image_size, config.image_size, 3)
@@ -104,33 +110,43 @@ class _Parts:
         }
 
     def train(self) -> Program:
-        """The step as `training.train.Trainer` compiles it."""
-        function = functools.partial(step.train_step, self.model, self.teacher, self.optimizer)
-        arguments = self.state, self.teacher_variables, self.batch
-        return self._training(TRAIN, function, arguments)
+        """The step as `training.train.Trainer` compiles it, with the targets of a run."""
+        batch, known = self.batch, 0.0
+        if self.teacher is not None and self.config.teacher.cache_gib > 0:
+            batch = {**batch, "cached": self._as_batch(abstract_part(self.levels))}
+            known = self._share_that_stands_still()
+        # A loop turns once for each image whose features are not known.
+        passes = self._share_that_changes() + 1 - known
+        turns = passes * self.config.train.batch_size / self.devices
+        return self._training(TRAIN, self.teacher, self.teacher_variables, batch, turns)
 
     def train_from_store(self) -> Program:
-        """The step with the teacher's features read in place of computed."""
-
-        def function(state, targets, batch):
-            _, sample = step.draw_samples(state.step_key(), batch, state.hyper)
-            found = step.gradients(self.model, state, targets, sample.image, sample.mask)
-            return step.apply(self.optimizer, state, found[0], found[1]), found[2]
-
-        levels = self._features(self.config.train.batch_size)
-        return self._training(FROM_STORE, function, (self.state, (levels, levels), self.batch))
+        """The same with the teacher's features out of a store."""
+        batch = {**self.batch, "stored": self._as_batch(abstract_stored(self.levels))}
+        return self._training(FROM_STORE, None, None, batch)
 
     def teacher_store(self) -> Program:
-        """The teacher's features of a batch of images."""
+        """What `training.store_writer` computes of an image's variant, on one device."""
         assert self.teacher is not None
-        images = self.batch["image"]
+        side = self.config.image_size
+        image = jax.ShapeDtypeStruct((side, side, 3), jnp.uint8)
+        stored = abstract_stored(self.levels)
+        scalars = [jax.ShapeDtypeStruct((), stored[name].dtype) for name in ("place", "number")]
+        needed = jax.ShapeDtypeStruct((), jnp.bool_)
+        arguments = self._on_every((stored["key"], *scalars, image))
+        arguments += (self.batch["textures"], self.state.hyper, self._on_every(needed))
+        # Each variant but the empty ones takes a pass; the clean image one for all where it stands
+        # still, else one for each.
+        still = self._share_that_stands_still()
+        variants = self.config.teacher.store_variants
         return Program(
             STORE,
-            images.shape[0],
-            self.devices,
-            (self.teacher_variables, images),
-            {"teacher": self.teacher_variables, "inputs": images},
-            self._jit(self.teacher.apply, self.split),
+            1,
+            1,
+            (self.teacher_variables, *arguments),
+            {"teacher": self.teacher_variables, "inputs": arguments},
+            self._jit(functools.partial(features_of, self.teacher), self.everywhere),
+            turns=_ANY_PIXEL + 1 - still + still / variants,
         )
 
     def evaluation(self) -> Program:
@@ -151,24 +167,43 @@ class _Parts:
             (size,),
         )
 
-    def _training(self, name: str, function: Callable, arguments: tuple[Any, ...]) -> Program:
-        state, second, batch = arguments
-        rest = (state.step, state.hyper, state.key, batch)
+    def _training(
+        self, name: str, teacher: Sam | None, variables: Any, batch: Any, turns: float = 1.0
+    ) -> Program:
+        function = functools.partial(
+            train_step,
+            self.model,
+            teacher,
+            self.optimizer,
+            accumulate=self.config.train.accumulate,
+            lanes=self.devices,
+        )
+        state = self.state
         held = {
             "parameters": state.student(),
             "optimiser": state.opt_state,
-            "teacher": second if name == TRAIN else None,
-            "inputs": rest if name == TRAIN else (rest, second),
+            "teacher": variables,
+            "inputs": (state.step, state.hyper, state.key, batch),
         }
+        arguments = state, variables, batch
         jitted = self._jit(function, self.everywhere, donate_argnums=0)
-        return Program(name, self.config.train.batch_size, self.devices, arguments, held, jitted)
+        count = self.config.train.batch_size
+        return Program(name, count, self.devices, arguments, held, jitted, turns=turns)
 
-    def _features(self, count: int) -> tuple[Any, ...]:
-        side = self.config.image_size
-        images = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)
-        assert self.teacher is not None
-        levels: Any = jax.eval_shape(self.teacher.apply, self.teacher_variables, images)
-        return tuple(self._split(level.shape, jnp.bfloat16) for level in levels)
+    def _share_that_changes(self) -> float:
+        """Of the samples, those that are not the clean image."""
+        return (1 - self.config.pseudo.clean_probability) * _ANY_PIXEL
+
+    def _share_that_stands_still(self) -> float:
+        """Of the categories, those whose images are the same in every epoch."""
+        names = self.config.data.categories
+        return sum(not rotates(self.config, name) for name in names) / len(names)
+
+    def _as_batch(self, tree: Any) -> Any:
+        """Splits features (N, h, w, C); the few numbers beside them are on every device."""
+        return jax.tree.map(
+            lambda leaf: _placed(leaf, self.split if leaf.ndim == 4 else self.everywhere), tree
+        )
 
     def _jit(self, function: Callable, results: NamedSharding, **options: Any) -> Any:
         """Jits a function as a run on such a device would."""

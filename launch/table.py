@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 from launch.chips import Chip
 from launch.hlo import Traffic
-from launch.measured import EVALUATION, GIB, STORE, TRAIN, Measured
+from launch.measured import EVALUATION, FROM_STORE, GIB, STORE, TRAIN, Measured
 from launch.roofline import bound, makespan, wire_bytes
 from launch.work import calls
 from stlm_jax.report.tables import align
 
 NOT_KNOWN = "-"
-_WITH_TEACHER = (TRAIN, EVALUATION)
+_WAYS = {
+    "with the teacher in every step": (TRAIN, EVALUATION),
+    "with a teacher's store": (STORE, FROM_STORE, EVALUATION),
+}
 
 
 class Plan(NamedTuple):
@@ -132,14 +135,9 @@ def render(plan: Plan) -> str:
 def totals(plan: Plan) -> list[str]:
     """A line about the whole configuration with the teacher alive, and one with its store."""
     hours = {program.name: time_of(plan, program).hours for program in plan.programs}
-    whole = {
-        "with the teacher in every step": [n for n in hours if n == TRAIN or n == list(hours)[-1]]
-    }
-    if STORE in hours:
-        whole["with a teacher's store"] = [name for name in hours if name != TRAIN]
     lines = []
-    for way, names in whole.items():
-        total = sum(hours[name] for name in names)
+    for way, names in _WAYS.items():
+        total = sum(hours.get(name, math.nan) for name in names)
         if not math.isnan(total):
             money = "" if plan.price is None else f", {total * plan.chips * plan.price:.2f} to pay"
             lines.append(

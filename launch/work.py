@@ -135,7 +135,7 @@ def calls(
 
     numbers = work["steps"]
     if program == STORE:
-        numbers = _scaled(work["images"], (1 + variants) / batch)
+        numbers = _scaled(work["images"], variants / batch)
     if program == EVALUATION:
         numbers = _scaled(work["tests"], 1 / batch)
     known = {name: number for name, number in numbers.items() if number is not None}

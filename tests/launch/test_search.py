@@ -79,6 +79,20 @@ def test_the_teacher_is_split_last_and_over_devices_only(tried):
     assert found.fits and "--shard_teacher" in pasted(found.overrides)
 
 
+def test_programs_that_want_different_changes_get_them(tried):
+    """The store wants a split teacher, which is tried last, and then the evaluation its own."""
+
+    def needs(name, request):
+        if name == EVALUATION:
+            return 6.0 * request["config"]["evaluate"]["batch_size"]
+        return 12.0 if name == STORE and not request["shard_teacher"] else 5.0
+
+    tried(needs)
+    found = search("--config.dtype=bfloat16", "--data=4")
+    assert found.fits and found.measured[STORE].peak == 5 * GIB
+    assert found.overrides == {"--shard_teacher": True, "evaluate.batch_size": 1}
+
+
 def test_where_nothing_helps_all_that_was_tried_is_known(tried):
     requests = tried(lambda name, request: 99.0)
     found = search()
