@@ -149,6 +149,7 @@ class Trainer:
             train_step, self.model, self.targets.teacher, optimizer, accumulate=parts
         )
         self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
+        memory.check(config, self.step, template, self.targets)
         data = config.data
         bank = read_texture_bank(
             data.texture_root,
@@ -158,7 +159,6 @@ class Trainer:
             dataset.skips(config),
         )
         self.targets.check(config, bank)
-        memory.check(config, self.step, template, self.targets)
         self.textures = jax.device_put(bank)
         self.previews = Previews(config, self.model)
         self._parameters_shown = False

@@ -81,6 +81,7 @@ def test_without_libtpu_one_line_says_how_to_get_it(config, capfd, monkeypatch):
 # --- the CPU's compiler ---
 
 
+@pytest.mark.slow
 def test_the_miniature_on_this_machine(config, capfd):
     """All four programs; the numbers of steps are those that training takes."""
     status, lines, errors = run(capfd, config, "--topology=cpu", "--config.evaluate.batch_size=1")
