@@ -119,6 +119,7 @@ def test_too_little_memory_is_said_with_status_1(config, capfd):
     ), lines[-1]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_does_not_fit_is_told_what_to_change(config, capfd):
     """Its memory grows with its batch: what two images take is too much, what one takes is not."""
     options = ["--topology=cpu", "--programs=evaluation", "--config.dtype=bfloat16"]
