@@ -12,15 +12,11 @@ import os
 import re
 import time
 
+from launch.chips import parse_topology
+
+TOPOLOGY = parse_topology("v5e:4x4")
 # JAX and libtpu read these when they are imported.
-os.environ.update(
-    JAX_PLATFORMS="cpu",
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-16",
-    TPU_WORKER_HOSTNAMES="localhost",
-    TPU_WORKER_ID="0",
-    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
-)
+os.environ.update(TOPOLOGY.environment(), JAX_PLATFORMS="cpu")
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -49,7 +45,7 @@ def sample_arguments(size: int, batch: int) -> tuple:
 
 def measure(size: int, batch: int) -> dict:
     """Compiles the program and reads off what it costs."""
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4")
+    topology = topologies.get_topology_desc(TOPOLOGY.name, TOPOLOGY.platform)
     device = SingleDeviceSharding(topology.devices[0])
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),

@@ -9,6 +9,7 @@ import ml_collections
 
 from stlm_jax.data import dataset
 from stlm_jax.data.demo.dataset import TEST_DEFECTIVE, TEST_GOOD, TRAIN_GOOD
+from stlm_jax.data.held_out import count_held_out
 from stlm_jax.data.sources.registry import ALL
 
 # Images to train on and to test on. MVTec AD: table 1 of Bergmann et al., CVPR 2019; VisA:
@@ -72,13 +73,15 @@ def count_images(
         where = data.csv or data.train_dir or data.root
         return f"counted in {where}", _count(config)
     if data.demo:
-        trained = _kept(TRAIN_GOOD, share)
+        trained = TRAIN_GOOD - count_held_out(TRAIN_GOOD, share)
         drawn = Images(trained, TEST_GOOD + TEST_DEFECTIVE)
         return "of the demo set", {name: drawn for name in names}
     table = PUBLISHED.get(data.source, {})
     if all(name in table for name in names):
-        published = {name: table[name] for name in names}
-        counts = {n: Images(_kept(train, share), test) for n, (train, test) in published.items()}
+        counts = {}
+        for name in names:
+            train, test = table[name]
+            counts[name] = Images(train - count_held_out(train, share), test)
         return "as published", counts
     return "", {name: Images(None, None) for name in names}
 
@@ -95,11 +98,6 @@ def _count(config: ml_collections.ConfigDict) -> dict[str, Images]:
         train = sum(record.split == "train" for record in records)
         splits[name] = Images(train, sum(record.split == "test" for record in records))
     return splits
-
-
-def _kept(train: int, share: float) -> int:
-    """How many of a category's good images are left to train on, as `data.held_out` keeps some."""
-    return train - min(max(round(share * train), 1), train - 1) if share and train > 1 else train
 
 
 def work_of(config: ml_collections.ConfigDict, given: int | None) -> Work:

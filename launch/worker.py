@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
@@ -23,7 +22,7 @@ from launch.chips import Topology, parse_topology
 from launch.measured import GIB, Measured
 from launch.programs import DATA, Program, programs
 from launch.work import work_of
-from stlm_jax.config import default
+from stlm_jax.config import of_values
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.host_memory import total_memory
 
@@ -51,7 +50,7 @@ def main() -> None:
 def _answer(request: dict[str, Any], emit: Any) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # its seconds are to be true
     topology = parse_topology(request["topology"])
-    config = _config(request["config"])
+    config = of_values(request["config"])
     precision = config.get("precision", "default")
     if precision != "default":  # as a run has it, for the whole process
         jax.config.update("jax_default_matmul_precision", precision)
@@ -67,13 +66,6 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
         emit("end", measured=measured.as_json(), host=memory * (1 if _is_mac() else 1024))
         if limit and not measured.fits(limit):
             return
-
-
-def _config(values: dict[str, Any]) -> ml_collections.ConfigDict:
-    config = default()
-    with config.unlocked():
-        config.update(values)  # lists, JSON's only kind, become the tuples that they were
-    return config
 
 
 def _mesh(topology: Topology, data: int) -> Mesh:

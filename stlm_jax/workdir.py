@@ -18,7 +18,7 @@ from typing import Any
 
 import ml_collections
 
-from stlm_jax.config import KEYS, default, flatten, is_like, is_other_training, key_of
+from stlm_jax.config import KEYS, default, flatten, is_like, is_other_training, key_of, of_values
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_atomically, write_json
 
@@ -89,14 +89,12 @@ def stored_config(workdir: Path) -> ml_collections.ConfigDict:
 
     A key that came after the run was made is its default.
     """
-    path, config = workdir / CONFIG, default()
+    path = workdir / CONFIG
     stored = read_config(path)
     try:
-        with config.unlocked():
-            config.update(stored)  # lists, JSON's only kind, become the tuples that they were
+        return of_values(stored)
     except (TypeError, ValueError, AttributeError) as error:  # a value in place of a group
         raise UserError(f"{path}: not a configuration of this release ({error})") from error
-    return config
 
 
 def read_config(path: Path) -> ml_collections.ConfigDict:

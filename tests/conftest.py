@@ -16,9 +16,8 @@ from stlm_jax.runtime.host_memory import keep_freed_memory
 # compiled program in common, the others use those of the first. `--fast` leaves all out but one.
 LONG_FILES = (
     "test_cli.py",
-    "test_demo_teacher.py",
-    "test_resume.py",
     "test_kills.py",
+    "test_resume.py",
     "test_census.py",
     "test_endings.py",
     "test_feature_store.py",

@@ -46,11 +46,7 @@ def _run(argv: list[str]) -> int:
 def check(config: ml_collections.ConfigDict) -> int:
     """Reads the set, prints the table and every problem; the exit status."""
     dataset.prepare(config)
-    facts: list[Facts] = []
-    all_problems: list[Problem] = []
-    for part in dataset.survey(config):
-        facts += part.facts
-        all_problems += part.problems
+    facts, all_problems = dataset.survey(config)
     print(align([_HEADINGS, *_rows(facts)], _LEFT), end="")
     _print_problems(all_problems)
     return WOULD_FAIL if problems.fatal(all_problems) else FINE

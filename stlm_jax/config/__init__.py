@@ -28,6 +28,20 @@ def default() -> ml_collections.ConfigDict:
     return config
 
 
+def of_values(values: Any) -> ml_collections.ConfigDict:
+    """The configuration of a mapping such as JSON holds; what it lacks is the default.
+
+    Raises:
+        AttributeError: where a value is in the place of a group, like the next two.
+        TypeError: likewise.
+        ValueError: likewise.
+    """
+    config = default()
+    with config.unlocked():
+        config.update(values)  # lists, JSON's only kind, become the tuples that they were
+    return config
+
+
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Every key with its dots, such as `train.steps`, and its value; in order."""
     flat: dict[str, Any] = {}

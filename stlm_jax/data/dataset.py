@@ -1,7 +1,7 @@
 """The images that a configuration names."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,20 +90,20 @@ def _raise_fatal(found: list[Problem], training: bool, say: Callable[[str], None
 
 
 class Survey(NamedTuple):
-    """A part of what there is to say of the data: of listings, or of what is in the files."""
+    """What there is to say of the data."""
 
     facts: list[Facts]
     problems: list[Problem]
 
 
-def survey(config: ml_collections.ConfigDict) -> Iterator[Survey]:
+def survey(config: ml_collections.ConfigDict) -> Survey:
     """What training and evaluation say of the data, what `commands/check_data.py` prints.
 
-    First come the problems that folders and tables show, then facts and problems of every file.
+    First come the problems that folders and tables show, then those of every file.
     """
     listings, listed = _list(config)
-    yield Survey([], listed)
-    yield _read(config, listings, shown_from=0)
+    facts, read = _read(config, listings, shown_from=0)
+    return Survey(facts, [*listed, *read])
 
 
 def _list(config: ml_collections.ConfigDict) -> tuple[dict[str, Listing], list[Problem]]:

@@ -19,9 +19,9 @@ def hold_out(records: Sequence[Record], share: float, seed: int, category: str) 
     """
     own = any(record.split == "validation" and not record.label for record in records)
     train = sorted((r for r in records if r.split == "train"), key=lambda r: _name(r.image))
-    if own or not share or len(train) < 2:
+    count = 0 if own else count_held_out(len(train), share)
+    if not count:
         return list(records)
-    count = min(max(round(share * len(train)), 1), len(train) - 1)
 
     def lot(index: int) -> bytes:  # of no generator, whose numbers a new version may change
         return hashlib.sha256(f"{seed}/{category}/{index}".encode()).digest()
@@ -29,6 +29,11 @@ def hold_out(records: Sequence[Record], share: float, seed: int, category: str) 
     chosen = {train[index].image for index in sorted(range(len(train)), key=lot)[:count]}
     moved = [dataclasses.replace(r, split=HELD_OUT) for r in train if r.image in chosen]
     return [record for record in records if record.image not in chosen] + moved
+
+
+def count_held_out(train: int, share: float) -> int:
+    """How many of so many images to train on are kept from it."""
+    return min(max(round(share * train), 1), train - 1) if share and train > 1 else 0
 
 
 def _name(file: File) -> str:

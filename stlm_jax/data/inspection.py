@@ -93,8 +93,8 @@ def duplicates(facts: Sequence[Facts]) -> Iterator[Problem]:
 def mixed_depths(facts: Sequence[Facts], category: str) -> list[Problem]:
     """That images of eight bits lie among those of more: what is white in one is not in another."""
     own = [fact for fact in facts if fact.record.category == category and fact.mode]
-    wide = [fact for fact in own if _is_wide(fact)]
-    narrow = [fact for fact in own if not _is_wide(fact)]
+    wide = [fact for fact in own if _is_wide(fact.mode)]
+    narrow = [fact for fact in own if not _is_wide(fact.mode)]
     if not (wide and narrow):
         return []
     text = (
@@ -104,11 +104,7 @@ def mixed_depths(facts: Sequence[Facts], category: str) -> list[Problem]:
     return [Problem("depth", text)]
 
 
-def _is_wide(fact: Facts) -> bool:
-    return is_wide_mode(fact.mode)
-
-
-def is_wide_mode(mode: str) -> bool:
+def _is_wide(mode: str) -> bool:
     """Whether a mode, as `images.mode_of` gives it, has more than eight bits a channel."""
     return mode[0] in "IF" or ";" in mode
 
@@ -133,7 +129,7 @@ def unlike_training(files: Sequence[File], depth: str) -> str:
     unlike = [
         file
         for file, found in zip(files, in_threads(mode, files), strict=True)
-        if found and is_wide_mode(found) != trained_wide
+        if found and _is_wide(found) != trained_wide
     ]
     if not unlike:
         return ""

@@ -4,6 +4,7 @@ Flax's own `init` would compile hundreds of small random generators, which takes
 demo trains; here one truncated normal vector is cut into all tensors.
 """
 
+import functools
 import math
 import re
 from typing import Any
@@ -44,6 +45,7 @@ RULES = (
 )
 
 
+@functools.lru_cache(maxsize=8)
 def variable_shapes(model: nn.Module) -> Variables:
     """Shapes and dtypes of a model's variables; computes nothing."""
     image = jax.ShapeDtypeStruct((1, _PROBE_SIZE, _PROBE_SIZE, 3), jnp.uint8)

@@ -15,21 +15,15 @@ import numpy as np
 
 from stlm_jax.data.cache import GIB
 from stlm_jax.runtime.progress import note
-from stlm_jax.training.rotation import DEFAULT, POLICIES
+from stlm_jax.training.rotation import POLICIES, policy_of
 from stlm_jax.training.teacher import TARGET_DTYPE
 
 Shapes = Sequence[jax.ShapeDtypeStruct]
 
 
-def policy_of(config: ml_collections.ConfigDict, category: str) -> str:
-    """By which of `POLICIES` the images of a category are turned."""
-    policies = config.data.rotation
-    return policies.get(category, policies[DEFAULT])
-
-
 def rotates(config: ml_collections.ConfigDict, category: str) -> bool:
     """Whether the policy of a category turns its images."""
-    return any(POLICIES[policy_of(config, category)])
+    return any(POLICIES[policy_of(config.data.rotation, category)])
 
 
 def abstract_part(levels: Shapes) -> dict[str, Any]:

@@ -23,6 +23,11 @@ DEFAULT = "default"  # the key of the policy of categories that have none of the
 _STREAM = zlib.crc32(b"rotation")  # far from 0..N-1, where fold_in gives the keys of split
 
 
+def policy_of(policies: Mapping[str, str], category: str = "") -> str:
+    """By which of `POLICIES` the images of a category are turned; see `policy_numbers`."""
+    return policies.get(category, policies[DEFAULT])
+
+
 def policy_numbers(policies: Mapping[str, str], category: str = "") -> dict[str, jax.Array]:
     """The numbers of a category's policy for `rotate_batch`, float32 scalars.
 
@@ -30,7 +35,7 @@ def policy_numbers(policies: Mapping[str, str], category: str = "") -> dict[str,
         policies: `config.data.rotation`.
         category: one of its keys; any other stands for `default`.
     """
-    right_angles, degrees = POLICIES[policies.get(category, policies[DEFAULT])]
+    right_angles, degrees = POLICIES[policy_of(policies, category)]
     return {
         "right_angles": jnp.float32(right_angles),
         "degrees": jnp.float32(degrees),

@@ -21,13 +21,14 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
 from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.progress import Progress, note
-from stlm_jax.training.feature_cache import policy_of, rotates
+from stlm_jax.training.feature_cache import rotates
 from stlm_jax.training.feature_store import (
     DESCRIPTION,
     FeatureStore,
     pixel_digest,
     place_of,
 )
+from stlm_jax.training.rotation import policy_of
 from stlm_jax.training.start import read_teacher
 from stlm_jax.training.state import hyperparameters
 from stlm_jax.training.store_description import describe, require_same
@@ -127,7 +128,7 @@ class Writer:
     def write(self, category: str, records: list[Record]) -> None:
         """Writes the images of a category that are not there."""
         store, config = self._store, self._config.copy_and_resolve_references()
-        policy, theirs = policy_of(config, category), store.policy(category)
+        policy, theirs = policy_of(config.data.rotation, category), store.policy(category)
         if theirs not in (None, policy):
             raise UserError(
                 f"{store.folder / category}: its images are turned by data.rotation {theirs}, now "

@@ -11,15 +11,16 @@ import numpy as np
 from stlm_jax.data.cache import ImageCache
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note, track
-from stlm_jax.training.feature_cache import Shapes, policy_of, rotates
+from stlm_jax.training.feature_cache import Shapes, rotates
 from stlm_jax.training.feature_store import COMMAND, FeatureStore, pixel_digest, place_of
+from stlm_jax.training.rotation import policy_of
+from stlm_jax.training.state import category_key
 from stlm_jax.training.teacher import TARGET_DTYPE
 
 
 def category_key_data(seed: int, category: str) -> np.ndarray:
     """uint32 data of the key of a category's variants."""
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"store/{category}".encode()))
-    return np.asarray(jax.random.key_data(key))
+    return np.asarray(jax.random.key_data(category_key(seed, f"store/{category}")))
 
 
 def abstract_stored(levels: Shapes) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _known_digests(
     config: ml_collections.ConfigDict, category: str, images: ImageCache, store: FeatureStore
 ) -> list[str]:
     """What the category's images are called in the store."""
-    policy, theirs = policy_of(config, category), store.policy(category)
+    policy, theirs = policy_of(config.data.rotation, category), store.policy(category)
     if theirs is not None and theirs != policy:
         raise UserError(
             f"{store.folder / category}: holds features of images that are turned by "

@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,17 +139,16 @@ class Trainer:
         """Loads the teacher and the textures onto the device; `template` has the states' shapes."""
         self.config, self.model = config, build_stlm(config)
         self.targets = Targets(config)
-        optimizer = make_optimizer(config.optimizer)
+        optimizer = tuple(sorted(config.optimizer.items()))
         parts = config.train.accumulate
         if parts == config.train.batch_size > 1:
             note(
                 f"warning: config.train.accumulate={parts} leaves batch normalisation one image at "
                 "a time, from which the image pooling learns nothing: take less"
             )
-        step = functools.partial(
-            train_step, self.model, self.targets.teacher, optimizer, accumulate=parts
-        )
+        step = _bound_step(train_step, self.model, self.targets.teacher, optimizer, parts)
         self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
+        memory.check(config, self.step, template, self.targets)
         data = config.data
         bank = read_texture_bank(
             data.texture_root,
@@ -158,7 +158,6 @@ class Trainer:
             dataset.skips(config),
         )
         self.targets.check(config, bank)
-        memory.check(config, self.step, template, self.targets)
         self.textures = jax.device_put(bank)
         self.previews = Previews(config, self.model)
         self._parameters_shown = False
@@ -281,6 +280,12 @@ class Trainer:
                 f"{len(images)} images, the others are decoded on the fly"
             )
         return images
+
+
+@functools.lru_cache(maxsize=2)  # of one function jax keeps what it has traced and compiled
+def _bound_step(step, model, teacher, optimizer: tuple[tuple[str, Any], ...], accumulate: int):
+    settings = ml_collections.ConfigDict(dict(optimizer))
+    return functools.partial(step, model, teacher, make_optimizer(settings), accumulate=accumulate)
 
 
 def save(checkpoints: Checkpoints, step: int, state: TrainState, loader: TrainLoader) -> None:

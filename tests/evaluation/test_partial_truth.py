@@ -3,12 +3,13 @@
 import json
 import shutil
 
-from miniature import write_config, write_dataset
+from miniature import stand_in_step, write_config, write_dataset
 
 from stlm_jax.main import main
 
 
-def test_training_without_masks_and_without_test_images(tmp_path, capsys):
+def test_training_without_masks_and_without_test_images(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("stlm_jax.training.train.train_step", stand_in_step)
     data, run = tmp_path / "data", tmp_path / "run"
     write_dataset(data)
     shutil.rmtree(data / "disc/ground_truth")

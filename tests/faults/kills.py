@@ -3,6 +3,9 @@
 Each process is a fork of this one, which has imported everything and computed nothing, kills itself
 by SIGKILL at its moment, and the next goes on. The last line of the output says, as JSON, by which
 signal each ended, with what status the last, and where it should be that of a run never killed.
+
+What may break are files and the order in which they are written, so the step is a stand-in;
+`tests/training/test_resume.py` kills a process that trains.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import threading
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[up]) for up in (1, 2)]
 
-from miniature import write_config, write_dataset  # noqa: E402
+from miniature import stand_in_step, write_config, write_dataset  # noqa: E402
 
 from stlm_jax.main import main  # noqa: E402
 
@@ -97,6 +100,7 @@ def run_all(folder: pathlib.Path) -> dict:
     """Kills one run at every moment and leaves another, `whole`, alone."""
     for name in ("tensorboardX", "sklearn.metrics", "matplotlib.pyplot", *MODULES):
         importlib.import_module(name)  # once, not in every process
+    importlib.import_module(TRAIN).train_step = stand_in_step
     write_dataset(folder / "data")
     write_config(folder / "tiny.py", folder / "data", ["disc"])
     ends = {"whole": in_fork(folder, "whole", None)}

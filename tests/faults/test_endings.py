@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from miniature import write_config
+from miniature import stand_in_step, write_config
 
 from stlm_jax.main import main
 
@@ -58,7 +58,8 @@ def started(arguments, **environment):
 # --- a first start that fails ---
 
 
-def test_a_first_start_that_fails_settles_nothing(place, capsys):
+def test_a_first_start_that_fails_settles_nothing(place, capsys, monkeypatch):
+    monkeypatch.setattr("stlm_jax.training.train.train_step", stand_in_step)
     new = f"--workdir={place / 'new'}"
     first = ["main", f"--config={place / 'tiny.py'}", new, "--config.data.categories=disc"]
     for teacher in ("", str(place / "none.pth"), "demo"):
@@ -157,8 +158,8 @@ def test_a_compiler_that_never_returns_is_left_behind(place, monkeypatch, capsys
             signal.raise_signal(signal.SIGINT)  # is heard in the main thread
             done.wait(60)
 
-    def trainer_of(config, make=Trainer):
-        trainer = make(config)
+    def trainer_of(config, template, make=Trainer):
+        trainer = make(config, template)
         trainer.step = Endless()
         return trainer
 

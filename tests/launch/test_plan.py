@@ -81,6 +81,7 @@ def test_without_libtpu_one_line_says_how_to_get_it(config, capfd, monkeypatch):
 # --- the CPU's compiler ---
 
 
+@pytest.mark.slow
 def test_the_miniature_on_this_machine(config, capfd):
     """All four programs; the numbers of steps are those that training takes."""
     status, lines, errors = run(capfd, config, "--topology=cpu", "--config.evaluate.batch_size=1")
@@ -118,6 +119,7 @@ def test_too_little_memory_is_said_with_status_1(config, capfd):
     ), lines[-1]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_does_not_fit_is_told_what_to_change(config, capfd):
     """Its memory grows with its batch: what two images take is too much, what one takes is not."""
     options = ["--topology=cpu", "--programs=evaluation", "--config.dtype=bfloat16"]

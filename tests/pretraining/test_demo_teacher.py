@@ -191,6 +191,7 @@ def small_run(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_distilling_lowers_both_losses(small_run, monkeypatch):
     training, _ = pretrain_demo_teacher.draw_pools(small_run, mean_colours)
     tiny = SamVariant(TinyViT, ENCODERS["tiny_vit_test"], channels=32, decoder_mlp_dim=64)
@@ -221,6 +222,7 @@ def test_centred_features_lose_their_mean_over_the_image_alone():
     np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1, :1], shift.shape), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(tmp_path, small_run):
     contents = []
     for name in ("a.npz", "b.npz"):
