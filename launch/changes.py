@@ -37,7 +37,7 @@ def changes(config: ml_collections.ConfigDict, data: int, sharded: bool) -> Iter
     known = flatten(config)
     if known["dtype"] != "bfloat16":
         yield Change({"dtype": "bfloat16"}, PROGRAMS)
-    if known.get("remat") == "none":
+    if known.get("remat") in ("none", "products"):
         yield Change({"remat": "blocks"}, _TRAINING)
     if "train.accumulate" in known:
         each = known["train.batch_size"] // data

@@ -23,6 +23,7 @@ from launch.measured import GIB, Measured
 from launch.programs import DATA, Program, programs
 from launch.work import work_of
 from stlm_jax.config import of_values
+from stlm_jax.runtime.compilation import use_matmul_precision
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.host_memory import total_memory
 
@@ -51,9 +52,7 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # its seconds are to be true
     topology = parse_topology(request["topology"])
     config = of_values(request["config"])
-    precision = config.get("precision", "default")
-    if precision != "default":  # as a run has it, for the whole process
-        jax.config.update("jax_default_matmul_precision", precision)
+    use_matmul_precision(config.precision)  # as a run has it, for the whole process
     mesh = _mesh(topology, request["data"])
     emit("work", **work_of(config, request["images"])._asdict())
     limit = request["limit"] or (total_memory() if topology.platform == "cpu" else None)

@@ -16,7 +16,7 @@ from flax import traverse_util
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.main import STOPPED
 from stlm_jax.pretraining import good_images
-from stlm_jax.runtime.compilation import use_compilation_cache
+from stlm_jax.runtime.compilation import use_compilation_cache, use_matmul_precision
 from stlm_jax.runtime.exit_status import exit_status
 from stlm_jax.runtime.host_memory import keep_freed_memory
 from stlm_jax.runtime.progress import note
@@ -61,6 +61,7 @@ def run(command_line: Sequence[str]) -> None:
     settings = parse([parser.prog, f"--config={CONFIG}", *rest])
     if settings is not None:
         use_compilation_cache(settings.workdir / COMPILATION_CACHE)
+        use_matmul_precision(settings.config.precision)
         keep_freed_memory()
         pretrain(settings, arguments.images, arguments.output)
 

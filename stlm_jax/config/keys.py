@@ -63,6 +63,7 @@ _QUANTILE = Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1")
 _TILE = Rule(lambda v: v == 0 or 32 <= v <= MOST, f"must be 0, or 32 or more, at most {MOST}")
 _ROTATION = one_of("none", "small", "right_angles")
 _PRECISIONS = one_of("default", "high", "highest")
+_REMAT = one_of("none", "products", "blocks")
 _TEACHERS = one_of("vit_b", "vit_l", "vit_h", "mobile_sam", "demo", "vit_tiny")
 _ENCODERS = one_of("tiny_vit_5m", "tiny_vit_demo", "tiny_vit_test")
 _DEPTH = Rule(
@@ -79,7 +80,7 @@ KEYS: dict[str, Key] = {
     "image_size": Key(1024, _IMAGE_SIZE, "pixels; published, SAM's input size"),
     "dtype": Key("float32", one_of("float32", "bfloat16"), "of activations, not of parameters"),
     "precision": Key("default", _PRECISIONS, "of products of float32; default: the device's own"),
-    "remat": Key("none", one_of("none", "blocks"), "blocks: less memory on accelerators", NOTHING),
+    "remat": Key("products", _REMAT, "what training keeps; blocks: least memory", NOTHING),
     # Files to train and to test on.
     "data.source": Key("mvtec_ad", _SOURCES, "the layout on disk, see data/sources"),
     "data.root": Key("", ANY, "the folder that holds the categories", NOTHING),

@@ -24,13 +24,13 @@ def make_predict_fn(config: ml_collections.ConfigDict, model: Stlm) -> Callable:
     `image` is uint8 (N, H, W, 3); `map_size` is (height, width) of the maps. The result holds
     `map` and `map_without_fa` (N, *map_size), `score` and `score_without_fa` (N,), float32.
     """
-    return _predict_fn(model, config.evaluate.score_top_k)
+    return _predict_fn(model, config.evaluate.score_top_k, config.precision)
 
 
 @functools.lru_cache(maxsize=8)  # of one function jax keeps what it has traced and compiled
-def _predict_fn(model: Stlm, top_k: int) -> Callable:
+def _predict_fn(model: Stlm, top_k: int, precision: str) -> Callable:
     def predict(variables, image, map_size: tuple[int, int]) -> dict[str, jax.Array]:
-        with matmul_precision(config.precision):  # here too, for exports and the Detector
+        with matmul_precision(precision):  # here too, for exports and the Detector
             prediction: Any = model.apply(variables, image)
         plain_map = cosine_distance_map(prediction.plain, prediction.denoising)
         result = {}

@@ -80,7 +80,7 @@ def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
         **ENCODERS[config.student.encoder],
         out_channels=variant.channels,
         dtype=dtype,
-        remat=config.remat == "blocks",
+        remat=config.remat,
     )
     return Stlm(
         encoderT=TinyViT(**encoder),

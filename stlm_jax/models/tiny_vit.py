@@ -9,6 +9,7 @@ from flax import linen as nn
 from stlm_jax.models.attention import merge_windows, partition_windows, softmax_attention
 from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, zeros
 from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu
+from stlm_jax.models.remat import rematerialised
 
 
 class ConvBN(nn.Module):
@@ -150,7 +151,7 @@ class Stage(nn.Module):
     """One of the four stages: blocks, then the merging into the next stage's channels.
 
     `heads` 0 makes it the convolutional first stage. `features_out` 0 ends without merging.
-    With `remat` training keeps a block's input alone, and computes it anew for the gradient.
+    `remat` says what training keeps of each block, see `rematerialised`.
     """
 
     depth: int
@@ -159,14 +160,14 @@ class Stage(nn.Module):
     features_out: int
     stride: int
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, h, w, C) to (N, h/stride, w/stride, features_out or C)."""
 
         def lift(block):
-            return nn.remat(block, static_argnums=(2,)) if self.remat and train else block
+            return rematerialised(block, self.remat) if train else block
 
         for index in range(self.depth):
             name = f"blocks_{index}"
@@ -192,7 +193,7 @@ class TinyViT(nn.Module):
     windows: tuple[int, ...] = (7, 7, 14, 7)
     out_channels: int = 256
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x, train: bool = False):
