@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stlm_jax.models.layers import Dtype
+from stlm_jax.models.layers import Dtype, PointwiseConv
 from stlm_jax.models.norms import BatchNorm
 from stlm_jax.models.resize import resize_bilinear
 
@@ -39,6 +39,8 @@ class ConvNormAct(nn.Module):
 
 
 def _conv(features, kernel_size, dtype, name, dilation=1):
+    if kernel_size == 1:
+        return PointwiseConv(features, dtype, name=name)
     return nn.Conv(
         features,
         (kernel_size, kernel_size),

@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from stlm_jax.models.attention import merge_windows, partition_windows, softmax_attention
-from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, zeros
+from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, PointwiseConv, zeros
 from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu
 from stlm_jax.models.remat import rematerialised
 
@@ -26,6 +26,8 @@ class ConvBN(nn.Module):
         """(N, H, W, C) to (N, H/stride, W/stride, features)."""
         if self.depthwise:
             x = DepthwiseConv(self.kernel_size, self.stride, self.dtype, name="c")(x)
+        elif self.kernel_size == 1:
+            x = PointwiseConv(self.features, self.dtype, name="c")(x)
         else:
             x = nn.Conv(
                 self.features,
