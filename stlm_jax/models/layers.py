@@ -143,6 +143,16 @@ def _pointwise_backward(saved, gradient):
 _pointwise.defvjp(lambda x, kernel: (jnp.dot(x, kernel), (x, kernel)), _pointwise_backward)
 
 
+def _dense_product(x, kernel, dimension_numbers, precision=None, **options):
+    """`lax.dot_general` as `nn.Dense` calls it."""
+    if exporting():
+        return lax.dot_general(x, kernel, dimension_numbers, precision, **options)
+    return _pointwise(x, kernel)
+
+
+dense = functools.partial(nn.Dense, dot_general=_dense_product)
+
+
 class PointwiseConv(nn.Module):
     """A 1×1 convolution without bias.
 
@@ -176,8 +186,8 @@ class MLPBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
         """(..., C) to (..., C)."""
-        hidden = nn.Dense(self.hidden, dtype=self.dtype, name="lin1")(x)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="lin2")(self.activation(hidden))
+        hidden = dense(self.hidden, dtype=self.dtype, name="lin1")(x)
+        return dense(x.shape[-1], dtype=self.dtype, name="lin2")(self.activation(hidden))
 
 
 class Neck(nn.Module):

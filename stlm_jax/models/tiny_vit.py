@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from stlm_jax.models.attention import merge_windows, partition_windows, softmax_attention
-from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, PointwiseConv, zeros
+from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, PointwiseConv, dense, zeros
 from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu
 from stlm_jax.models.remat import rematerialised
 
@@ -108,7 +108,7 @@ class Attention(nn.Module):
         row, column = np.divmod(np.arange(length), self.window)
         offsets = np.abs(row[:, None] - row) * self.window + np.abs(column[:, None] - column)
         norm = LayerNorm(dtype=self.dtype, name="norm")
-        project = nn.Dense(3 * channels, dtype=self.dtype, name="qkv")
+        project = dense(3 * channels, dtype=self.dtype, name="qkv")
         windows = project(norm(x))
         of_zero = norm.variables["params"]["bias"].astype(self.dtype)
         windows, padded = partition_windows(windows, self.window, project(of_zero))
@@ -116,7 +116,7 @@ class Attention(nn.Module):
         y = softmax_attention(*qkv, depth**-0.5, biases[:, offsets])  # (windows, heads, L, D)
         y = y.transpose(0, 2, 1, 3).reshape(-1, length, channels)
         y = merge_windows(y, self.window, padded, size)
-        return nn.Dense(channels, dtype=self.dtype, name="proj")(y)
+        return dense(channels, dtype=self.dtype, name="proj")(y)
 
 
 class Mlp(nn.Module):
@@ -130,8 +130,8 @@ class Mlp(nn.Module):
         """(..., C) to the same."""
         channels = x.shape[-1]
         y = LayerNorm(dtype=self.dtype, name="norm")(x)
-        y = gelu(nn.Dense(channels * self.ratio, dtype=self.dtype, name="fc1")(y))
-        return nn.Dense(channels, dtype=self.dtype, name="fc2")(y)
+        y = gelu(dense(channels * self.ratio, dtype=self.dtype, name="fc1")(y))
+        return dense(channels, dtype=self.dtype, name="fc2")(y)
 
 
 class TinyViTBlock(nn.Module):
