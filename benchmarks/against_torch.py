@@ -40,6 +40,7 @@ def our_step(size: int, batch: int, overrides: list[str]) -> Callable[[], object
 
     from stlm_jax.models.build import build_stlm
     from stlm_jax.runtime.compilation import jit
+    from stlm_jax.runtime.host_memory import keep_freed_memory
     from stlm_jax.settings import parse
     from stlm_jax.training.optimizer import make_optimizer
     from stlm_jax.training.start import load_teacher
@@ -51,6 +52,7 @@ def our_step(size: int, batch: int, overrides: list[str]) -> Callable[[], object
     given = [f"--config.{key}={value}" for key, value in asked.items()]
     settings = parse(["against_torch", f"--config={mvtec.__file__}", *given, *overrides])
     assert settings
+    keep_freed_memory()  # as the command does
     config = settings.config
     model = build_stlm(config)
     teacher, variables = load_teacher(config)
