@@ -84,3 +84,22 @@ def test_windows_see_the_padding_as_published(relative_error, size):
         actual = jax.jit(module.apply)(variables, x)
         expected = jax.jit(module.apply)(variables, padded)[:, : size[0], : size[1]]
     assert relative_error(actual, expected) <= 1e-6
+
+
+def test_a_bias_for_all_windows_and_its_gradient_are_torchs(relative_error):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    query, key, value, direction = rng.standard_normal((4, 5, 2, 9, 4))
+    bias = rng.standard_normal((2, 9, 9))
+    leaves = [torch.tensor(array, requires_grad=True) for array in (query, key, value, bias)]
+    y = torch.nn.functional.scaled_dot_product_attention(*leaves[:3], attn_mask=leaves[3])
+    (y * torch.tensor(direction)).sum().backward()
+
+    def objective(query, key, value, bias):
+        y = attention.softmax_attention(query, key, value, 0.5, bias)
+        return (y * np.float32(direction)).sum()
+
+    arrays = map(np.float32, (query, key, value, bias))
+    gradients = jax.jit(jax.grad(objective, (0, 1, 2, 3)))(*arrays)
+    for ours, leaf in zip(gradients, leaves, strict=True):
+        assert relative_error(ours, leaf.grad.numpy()) <= 1e-6

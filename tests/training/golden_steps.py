@@ -8,7 +8,7 @@ from stlm_jax.models import tiny_vit
 from stlm_jax.weights.names import torch_name
 
 # XLA's default order on CPU favours concurrency and needs twice the memory.
-MEMORY_FIRST = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+MEMORY_FIRST = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 
 
 def save_memory():
