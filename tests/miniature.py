@@ -23,6 +23,7 @@ def get_config():
     c.teacher.name = "vit_tiny"
     c.teacher.checkpoint = "random"
     c.student.encoder = "tiny_vit_test"
+    c.remat = "none"  # compiles sooner
     c.train.steps = 6
     c.checkpoint.every_steps = 4
     c.log.every_steps = 2

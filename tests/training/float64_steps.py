@@ -1,12 +1,11 @@
-"""The gradients of the first golden training step in float64, where rounding is nothing.
+"""The four golden training steps in float64, where rounding is nothing.
 
-`python tests/training/float64_step.py GOLDEN OUT` writes their norms, by the published tensor, as
+`python tests/training/float64_steps.py GOLDEN OUT` writes what `golden_steps.take_steps` gives as
 JSON. GOLDEN is the folder of golden vectors. It needs 20 GB of free memory; `--memory` compiles
 the programs only and prints what they would take.
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import sys
@@ -21,15 +20,15 @@ jax.config.update("jax_enable_x64", True)
 jnp.float32 = jnp.float64
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from golden_steps import batch, norms, save_memory, tensors  # noqa: E402
+from golden_steps import batch, first_state, programs, save_memory, take_steps, tensors  # noqa: E402
 from golden_vectors import sam_variables, stlm_variables, weights_of  # noqa: E402
 
 from stlm_jax.config import default  # noqa: E402
 from stlm_jax.models import prompt_encoder, resize  # noqa: E402
 from stlm_jax.models.build import build_sam, build_stlm  # noqa: E402
-from stlm_jax.training.state import create_train_state  # noqa: E402
-from stlm_jax.training.step import gradients  # noqa: E402
-from stlm_jax.training.teacher import teacher_features  # noqa: E402
+from stlm_jax.training.optimizer import make_optimizer  # noqa: E402
+
+STEPS = 4
 
 # Constants that NumPy computes.
 prompt_encoder.np = resize.np = types.SimpleNamespace(**{**vars(np), "float32": np.float64})
@@ -51,12 +50,11 @@ def main(folder: pathlib.Path, out: pathlib.Path, only_memory: bool) -> None:
     teacher_variables = wide(sam_variables(tensors(golden, "mobile_sam", 3), teacher))
     pair = (tensors(golden, name, 0) for name in ("stlm_twostream", "stlm_segmentation"))
     initial = wide(stlm_variables(*pair, model))
-    state = create_train_state(config, model, jax.random.key(0)).replace(**initial)
-    clean, pseudo, mask = batch(golden, 0)
-    pseudo = pseudo.astype(np.float64)
-    targets_fn = jax.jit(functools.partial(teacher_features, teacher))
-    gradient_fn = jax.jit(functools.partial(gradients, model))
     if only_memory:
+        clean, pseudo, mask = batch(golden, 0)
+        pseudo = pseudo.astype(np.float64)
+        targets_fn, gradient_fn, _ = programs(model, teacher, make_optimizer(config.optimizer))
+        state = first_state(config, model, initial)
         targets = jax.eval_shape(targets_fn, teacher_variables, pseudo, clean)
         for compiled in (
             targets_fn.lower(teacher_variables, pseudo, clean).compile(),
@@ -64,10 +62,9 @@ def main(folder: pathlib.Path, out: pathlib.Path, only_memory: bool) -> None:
         ):
             print(f"{compiled.memory_analysis().temp_size_in_bytes / 2**30:.1f} GiB", flush=True)
         return
-    targets = targets_fn(teacher_variables, pseudo, clean)
-    grads = jax.device_get(gradient_fn(state, targets, pseudo, mask)[0])
-    assert {leaf.dtype for leaf in jax.tree.leaves((targets, grads))} == {np.dtype(np.float64)}
-    out.write_text(json.dumps(norms(grads)))
+    taken = take_steps(golden, config, model, teacher, teacher_variables, initial, STEPS)
+    assert taken["dtypes"] == ["float64"]
+    out.write_text(json.dumps(taken))
 
 
 if __name__ == "__main__":
