@@ -143,11 +143,10 @@ def _pointwise_backward(saved, gradient):
 _pointwise.defvjp(lambda x, kernel: (jnp.dot(x, kernel), (x, kernel)), _pointwise_backward)
 
 
-def _dense_product(x, kernel, dimension_numbers, precision=None, **options):
-    """`lax.dot_general` as `nn.Dense` calls it."""
-    if exporting():
-        return lax.dot_general(x, kernel, dimension_numbers, precision, **options)
-    return _pointwise(x, kernel)
+def _dense_product(x, kernel, dimension_numbers, precision=None):
+    """`lax.dot_general` as `nn.Dense` calls it, over the last axis, in the process's precision."""
+    assert precision is None
+    return lax.dot_general(x, kernel, dimension_numbers) if exporting() else _pointwise(x, kernel)
 
 
 dense = functools.partial(nn.Dense, dot_general=_dense_product)
