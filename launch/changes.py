@@ -27,8 +27,6 @@ class Change(NamedTuple):
 def changes(config: ml_collections.ConfigDict, data: int, sharded: bool) -> Iterator[Change]:
     """What may be tried, the cheapest in quality and time first.
 
-    Keys that this release does not have are left out.
-
     Args:
         config: as asked for.
         data: devices that share a batch.
@@ -37,13 +35,12 @@ def changes(config: ml_collections.ConfigDict, data: int, sharded: bool) -> Iter
     known = flatten(config)
     if known["dtype"] != "bfloat16":
         yield Change({"dtype": "bfloat16"}, PROGRAMS)
-    if known.get("remat") in ("none", "products"):
+    if known["remat"] != "blocks":
         yield Change({"remat": "blocks"}, _TRAINING)
-    if "train.accumulate" in known:
-        each = known["train.batch_size"] // data
-        for parts in range(known["train.accumulate"] + 1, each + 1):
-            if each % parts == 0:
-                yield Change({"train.accumulate": parts}, _TRAINING)
+    each = known["train.batch_size"] // data
+    for parts in range(known["train.accumulate"] + 1, each + 1):
+        if each % parts == 0:
+            yield Change({"train.accumulate": parts}, _TRAINING)
     images = known["evaluate.batch_size"]
     while images > 1:
         images //= 2

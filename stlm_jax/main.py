@@ -26,15 +26,12 @@ def run(argv: Sequence[str]) -> None:
         return
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.inference.predict import predict
-    from stlm_jax.runtime.compilation import use_compilation_cache, use_matmul_precision
-    from stlm_jax.runtime.host_memory import keep_freed_memory
+    from stlm_jax.runtime.process import prepare
     from stlm_jax.training.train import train
     from stlm_jax.workdir import COMPILATION_CACHE
 
     config, workdir = settings.config, settings.workdir
-    use_compilation_cache(workdir / COMPILATION_CACHE)
-    use_matmul_precision(config.precision)
-    keep_freed_memory()
+    prepare(config.precision, workdir / COMPILATION_CACHE)
     if settings.mode == "predict":
         predict(config, workdir)
         return

@@ -16,9 +16,8 @@ from flax import traverse_util
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.main import STOPPED
 from stlm_jax.pretraining import good_images
-from stlm_jax.runtime.compilation import use_compilation_cache, use_matmul_precision
 from stlm_jax.runtime.exit_status import exit_status
-from stlm_jax.runtime.host_memory import keep_freed_memory
+from stlm_jax.runtime.process import prepare
 from stlm_jax.runtime.progress import note
 from stlm_jax.settings import Settings, parse
 from stlm_jax.training.train import train
@@ -60,9 +59,7 @@ def run(command_line: Sequence[str]) -> None:
     arguments, rest = parser.parse_known_args(command_line[1:])
     settings = parse([parser.prog, f"--config={CONFIG}", *rest])
     if settings is not None:
-        use_compilation_cache(settings.workdir / COMPILATION_CACHE)
-        use_matmul_precision(settings.config.precision)
-        keep_freed_memory()
+        prepare(settings.config.precision, settings.workdir / COMPILATION_CACHE)
         pretrain(settings, arguments.images, arguments.output)
 
 

@@ -32,16 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> None:
     settings = parse(argv)
     assert settings is not None
-    from stlm_jax.runtime.compilation import use_compilation_cache, use_matmul_precision
-    from stlm_jax.runtime.host_memory import keep_freed_memory
+    from stlm_jax.runtime.process import prepare
     from stlm_jax.training.store_writer import write_store
     from stlm_jax.workdir import COMPILATION_CACHE
 
     config = settings.config
-    if config.teacher.store:
-        use_compilation_cache(Path(config.teacher.store) / COMPILATION_CACHE)
-    use_matmul_precision(config.precision)
-    keep_freed_memory()
+    store = config.teacher.store
+    prepare(config.precision, Path(store) / COMPILATION_CACHE if store else None)
     write_store(config)
 
 

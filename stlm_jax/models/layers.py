@@ -175,6 +175,22 @@ class PointwiseConv(nn.Module):
         return _pointwise(x, kernel[0, 0])
 
 
+def conv(features: int, kernel_size: int, dtype: Dtype, name: str, *, stride=1, dilation=1):
+    """The module of a convolution without bias, padded by dilation * (kernel_size // 2)."""
+    if kernel_size == stride == 1:
+        return PointwiseConv(features, dtype, name=name)
+    return nn.Conv(
+        features,
+        (kernel_size, kernel_size),
+        stride,
+        padding=dilation * (kernel_size // 2),
+        kernel_dilation=dilation,
+        use_bias=False,
+        dtype=dtype,
+        name=name,
+    )
+
+
 class MLPBlock(nn.Module):
     """SAM's `MLPBlock`: two dense layers with an activation between."""
 
@@ -199,8 +215,6 @@ class Neck(nn.Module):
     def __call__(self, x):
         """(N, h, w, C) to (N, h, w, channels)."""
         norm = dict(epsilon=LAYER_NORM_2D_EPSILON, dtype=self.dtype)
-        x = PointwiseConv(self.channels, self.dtype, name="0")(x)
-        x = LayerNorm(**norm, name="1")(x)
-        conv = dict(features=self.channels, use_bias=False, dtype=self.dtype)
-        x = nn.Conv(kernel_size=(3, 3), padding=1, **conv, name="2")(x)
+        x = LayerNorm(**norm, name="1")(conv(self.channels, 1, self.dtype, "0")(x))
+        x = conv(self.channels, 3, self.dtype, "2")(x)
         return LayerNorm(**norm, name="3")(x)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stlm_jax.models.layers import Dtype, PointwiseConv
+from stlm_jax.models.layers import Dtype, conv
 from stlm_jax.models.norms import BatchNorm
 from stlm_jax.models.resize import resize_bilinear
 
@@ -34,22 +34,8 @@ class ConvNormAct(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, h, w, C) to (N, h, w, features)."""
-        x = _conv(self.features, self.kernel_size, self.dtype, "conv", self.dilation)(x)
+        x = conv(self.features, self.kernel_size, self.dtype, "conv", dilation=self.dilation)(x)
         return nn.relu(BatchNorm(dtype=self.dtype, name="norm")(x, train))
-
-
-def _conv(features, kernel_size, dtype, name, dilation=1):
-    if kernel_size == 1:
-        return PointwiseConv(features, dtype, name=name)
-    return nn.Conv(
-        features,
-        (kernel_size, kernel_size),
-        padding=dilation * (kernel_size // 2),
-        kernel_dilation=dilation,
-        use_bias=False,
-        dtype=dtype,
-        name=name,
-    )
 
 
 class BasicBlock(nn.Module):
@@ -61,12 +47,12 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, h, w, C) to (N, h, w, features)."""
-        y = _conv(self.features, 3, self.dtype, "conv1")(x)
+        y = conv(self.features, 3, self.dtype, "conv1")(x)
         y = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(y, train))
-        y = _conv(self.features, 3, self.dtype, "conv2")(y)
+        y = conv(self.features, 3, self.dtype, "conv2")(y)
         y = BatchNorm(dtype=self.dtype, name="bn2")(y, train)
         if x.shape[-1] != self.features:
-            x = _conv(self.features, 1, self.dtype, "downsample_0")(x)
+            x = conv(self.features, 1, self.dtype, "downsample_0")(x)
             x = BatchNorm(dtype=self.dtype, name="downsample_1")(x, train)
         return nn.relu(x + y)
 
@@ -111,7 +97,7 @@ class Segmentation(nn.Module):
         x = BasicBlock(self.features, self.dtype, name="res_0")(x.astype(self.dtype), train)
         x = BasicBlock(self.features, self.dtype, name="res_1")(x, train)
         x = ASPP(self.features, dtype=self.dtype, name="head_0")(x, train)
-        x = _conv(self.features, 3, self.dtype, "head_1")(x)
+        x = conv(self.features, 3, self.dtype, "head_1")(x)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="head_2")(x, train))
         x = nn.Conv(1, (1, 1), dtype=self.dtype, name="head_4")(x)
         return nn.sigmoid(x[..., 0].astype(jnp.float32))

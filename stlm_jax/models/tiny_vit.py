@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from stlm_jax.models.attention import merge_windows, partition_windows, softmax_attention
-from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, PointwiseConv, dense, zeros
+from stlm_jax.models.layers import DepthwiseConv, Dtype, Neck, conv, dense, zeros
 from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu
 from stlm_jax.models.remat import rematerialised
 
@@ -26,18 +26,8 @@ class ConvBN(nn.Module):
         """(N, H, W, C) to (N, H/stride, W/stride, features)."""
         if self.depthwise:
             x = DepthwiseConv(self.kernel_size, self.stride, self.dtype, name="c")(x)
-        elif self.kernel_size == 1:
-            x = PointwiseConv(self.features, self.dtype, name="c")(x)
         else:
-            x = nn.Conv(
-                self.features,
-                (self.kernel_size, self.kernel_size),
-                self.stride,
-                padding=self.kernel_size // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                name="c",
-            )(x)
+            x = conv(self.features, self.kernel_size, self.dtype, "c", stride=self.stride)(x)
         return BatchNorm(dtype=self.dtype, name="bn")(x, train)
 
 
@@ -81,10 +71,10 @@ class PatchMerging(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         """(N, H, W, C) to (N, H/stride, W/stride, features)."""
-        conv = functools.partial(ConvBN, self.features, dtype=self.dtype)
-        x = gelu(conv(name="conv1")(x, train))
-        x = conv(3, self.stride, depthwise=True, name="conv2")(x, train)
-        return conv(name="conv3")(gelu(x), train)
+        conv_bn = functools.partial(ConvBN, self.features, dtype=self.dtype)
+        x = gelu(conv_bn(name="conv1")(x, train))
+        x = conv_bn(3, self.stride, depthwise=True, name="conv2")(x, train)
+        return conv_bn(name="conv3")(gelu(x), train)
 
 
 class Attention(nn.Module):

@@ -53,8 +53,9 @@ def main(folder: pathlib.Path, out: pathlib.Path, only_memory: bool) -> None:
     if only_memory:
         clean, pseudo, mask = batch(golden, 0)
         pseudo = pseudo.astype(np.float64)
-        targets_fn, gradient_fn, _ = programs(model, teacher, make_optimizer(config.optimizer))
-        state = first_state(config, model, initial)
+        optimizer = make_optimizer(config.optimizer)
+        targets_fn, gradient_fn, _ = programs(model, teacher, optimizer)
+        state = first_state(config, model, optimizer, initial)
         targets = jax.eval_shape(targets_fn, teacher_variables, pseudo, clean)
         for compiled in (
             targets_fn.lower(teacher_variables, pseudo, clean).compile(),

@@ -8,14 +8,12 @@ from flax import linen as nn
 from flax import traverse_util
 
 from stlm_jax.models import tiny_vit
+from stlm_jax.runtime.compilation import jit
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import create_train_state
 from stlm_jax.training.step import apply, gradients
 from stlm_jax.training.teacher import teacher_features
 from stlm_jax.weights.names import torch_name
-
-# XLA's default order on CPU favours concurrency and needs twice the memory.
-MEMORY_FIRST = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 
 
 def save_memory():
@@ -51,15 +49,14 @@ def norms(tree):
 def programs(model, teacher, optimizer):
     """Targets, gradients, update: in three programs, the memory of one is free in the next."""
     return (
-        jax.jit(functools.partial(teacher_features, teacher)),
-        jax.jit(functools.partial(gradients, model)),
-        jax.jit(functools.partial(apply, optimizer)),
+        jit(functools.partial(teacher_features, teacher)),
+        jit(functools.partial(gradients, model)),
+        jit(functools.partial(apply, optimizer)),
     )
 
 
-def first_state(config, model, initial):
+def first_state(config, model, optimizer, initial):
     """The state before the first step, from the student's variables."""
-    optimizer = make_optimizer(config.optimizer)
     state = create_train_state(config, model, jax.random.key(0))
     return state.replace(opt_state=optimizer.init(initial["params"]), **initial)
 
@@ -68,7 +65,7 @@ def take_steps(golden, config, model, teacher, teacher_variables, initial, count
     """Losses before each update, norms of the first gradients and of what all updates changed."""
     optimizer = make_optimizer(config.optimizer)
     targets_fn, gradient_fn, apply_fn = programs(model, teacher, optimizer)
-    state = first_state(config, model, initial)
+    state = first_state(config, model, optimizer, initial)
     losses, first = [], None
     for step in range(count):
         clean, pseudo, mask = batch(golden, step)

@@ -7,7 +7,6 @@ in float64, whose numbers no processor and no order of sums changes. They need 2
 
 import json
 import multiprocessing
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from golden_steps import MEMORY_FIRST, save_memory, take_steps, tensors
+from golden_steps import save_memory, take_steps, tensors
 from golden_vectors import sam_variables, stlm_variables, weights_of
 
 from stlm_jax.config import default
@@ -44,10 +43,8 @@ def train_two_steps(folder):
 
 @pytest.fixture(scope="module")
 def two_steps(golden):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {MEMORY_FIRST}")
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(train_two_steps, golden.folder).result()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(train_two_steps, golden.folder).result()
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +52,7 @@ def in_float64(golden, tmp_path_factory):
     """What four steps in float64 give."""
     out = tmp_path_factory.mktemp("float64") / "taken.json"
     script = pathlib.Path(__file__).with_name("float64_steps.py")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {MEMORY_FIRST}"
-    command = [sys.executable, str(script), str(golden.folder), str(out)]
-    subprocess.run(command, check=True, env={**os.environ, "XLA_FLAGS": flags})
+    subprocess.run([sys.executable, str(script), str(golden.folder), str(out)], check=True)
     return json.loads(out.read_text())
 
 

@@ -1,0 +1,19 @@
+"""What every command that computes does before its first program."""
+
+from pathlib import Path
+
+from stlm_jax.runtime.compilation import use_compilation_cache, use_matmul_precision
+from stlm_jax.runtime.host_memory import keep_freed_memory
+
+
+def prepare(precision: str, cache: Path | None) -> None:
+    """Settles how this process computes.
+
+    Args:
+        precision: `config.precision`.
+        cache: the folder for compiled programs; None keeps none.
+    """
+    if cache is not None:
+        use_compilation_cache(cache)
+    use_matmul_precision(precision)
+    keep_freed_memory()
