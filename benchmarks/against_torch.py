@@ -16,8 +16,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import ml_collections
 import numpy as np
 
 from configs import mvtec
@@ -34,6 +35,20 @@ def samples(size: int, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return clean, np.where(mask[..., None] > 0, texture, clean), mask
 
 
+def published_config(
+    size: int, batch: int, settings: Mapping[str, object], overrides: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """`configs/mvtec.py` with an untrained teacher, the settings, and options over them."""
+    from stlm_jax.settings import parse
+
+    asked = {"image_size": size, "train.batch_size": batch, "teacher.checkpoint": "random",
+             "data.root": ".", **settings}  # fmt: skip
+    given = [f"--config.{key}={value}" for key, value in asked.items()]
+    parsed = parse(["benchmark", f"--config={mvtec.__file__}", *given, *overrides])
+    assert parsed
+    return parsed.config
+
+
 def our_step(size: int, batch: int, overrides: list[str]) -> Callable[[], object]:
     """A call of the step of `configs/mvtec.py` with MobileSAM, pseudo-anomalies made in it."""
     import jax
@@ -41,19 +56,13 @@ def our_step(size: int, batch: int, overrides: list[str]) -> Callable[[], object
     from stlm_jax.models.build import build_stlm
     from stlm_jax.runtime.compilation import jit
     from stlm_jax.runtime.host_memory import keep_freed_memory
-    from stlm_jax.settings import parse
     from stlm_jax.training.optimizer import make_optimizer
     from stlm_jax.training.start import load_teacher
     from stlm_jax.training.state import create_train_state
     from stlm_jax.training.step import train_step
 
-    asked = {"image_size": size, "train.batch_size": batch, "teacher.name": "mobile_sam",
-             "teacher.checkpoint": "random", "data.root": "."}  # fmt: skip
-    given = [f"--config.{key}={value}" for key, value in asked.items()]
-    settings = parse(["against_torch", f"--config={mvtec.__file__}", *given, *overrides])
-    assert settings
     keep_freed_memory()  # as the command does
-    config = settings.config
+    config = published_config(size, batch, {"teacher.name": "mobile_sam"}, overrides)
     model = build_stlm(config)
     teacher, variables = load_teacher(config)
     state = create_train_state(config, model, jax.random.key(0))
@@ -75,9 +84,9 @@ def measure(kind: str, size: int, batch: int, steps: int, overrides: list[str]) 
     if kind == "ours":
         step = our_step(size, batch, overrides)
     else:
-        from benchmarks.torch_step import torch_step
+        from benchmarks.torch_step import mobile_sam, torch_step
 
-        step = torch_step(*samples(size, batch))
+        step = torch_step(*samples(size, batch), mobile_sam())
     taken = []
     for _ in range(2 + steps):
         begin = time.perf_counter()
