@@ -1,15 +1,17 @@
 """The published training step on the accelerator at hand, beside an eager PyTorch one.
 
 ViT-H as the teacher, random weights, the same made-up samples, in one process and in turn: our step
-with the teacher in it, our step with the teacher's features stored, and PyTorch's, whose teacher
-looks at every image and every sample as the published code's does. Each in float32, in float32 with
+with the teacher in it, our step with the teacher's features stored, our step of several trainings
+that share the teacher, and PyTorch's, whose teacher looks at every image and every sample as the
+published code's does. Each in float32, in float32 with
 products in TF32, and in bfloat16 with float32 parameters.
 
     python -m benchmarks.accelerator_step [--size=1024] [--batch=2] [--teacher=vit_h] [--steps=5]
-        [--rounds=5] [--dtypes=float32,TF32,bfloat16] [--only=ours] [--config.KEY=VALUE]
+        [--rounds=5] [--members=4] [--dtypes=float32,TF32,bfloat16] [--only=ours] [--config.…]
 """
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -31,8 +33,10 @@ from launch.arithmetic import flops
 from launch.chips import CHIPS, Chip
 from launch.measured import FROM_STORE, TRAIN
 from launch.programs import DATA, Program, programs
-from stlm_jax.models.build import SAM_VARIANTS, build_stlm
+from stlm_jax.models.build import SAM_VARIANTS, build_sam, build_stlm
 from stlm_jax.runtime.compilation import matmul_precision
+from stlm_jax.training.ensemble_step import ensemble_step
+from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.start import load_teacher
 from stlm_jax.training.state import create_train_state
 
@@ -50,54 +54,76 @@ def chip_at_hand() -> Chip:
 
 
 def our_programs(
-    config: ml_collections.ConfigDict, precision: str, teacher_variables: Any, steps: int
+    config: ml_collections.ConfigDict,
+    precision: str,
+    teacher_variables: Any,
+    steps: int,
+    members: int,
 ) -> dict[str, dict[str, Any]]:
     """The compiled steps of a configuration, by kind: `call`, and what is known of each."""
     mesh = Mesh(np.asarray(jax.devices()[:1]), (DATA,))
-    clean, textures, _ = samples(config.image_size, config.train.batch_size)
-    given = {"image": clean, "textures": textures}
-    found = {}
-    with matmul_precision(precision):
-        for program in programs(config, mesh):
-            if program.name not in _KINDS:
-                continue
-            begin = time.perf_counter()
-            trace = program.trace()
-            compiled = trace.lower().compile()
-            used = compiled.memory_analysis()
-            variables = teacher_variables if program.name == TRAIN else None
-            found[_KINDS[program.name]] = {
-                "call": _our_call(config, program, compiled, variables, given, steps),
-                "flops": lambda turns, trace=trace: flops(trace.jaxpr.jaxpr, turns),
-                "bytes": used.temp_size_in_bytes + used.argument_size_in_bytes,
-                "compile": time.perf_counter() - begin,
-            }
-    return found
+    found = [program for program in programs(config, mesh) if program.name in _KINDS]
+    wanted = {_KINDS[program.name]: (program, None) for program in found}
+    if members > 1:
+        wanted[f"ours, {members} members"] = (found[0], members)
+
+    def compile_one(item: tuple[Program, int | None]) -> dict[str, Any]:
+        program, count = item
+        variables = teacher_variables if program.name == TRAIN else None
+        with matmul_precision(precision):  # of this thread
+            return _compiled(config, program, count, variables, steps)
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        return dict(zip(wanted, pool.map(compile_one, wanted.values()), strict=True))
 
 
-def _our_call(
+def _compiled(
     config: ml_collections.ConfigDict,
     program: Program,
-    compiled: Any,
+    members: int | None,
     variables: Any,
-    given: dict[str, np.ndarray],
     steps: int,
-) -> Function:
-    _, _, shapes = program.arguments
-    batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    batch |= {name: jnp.resize(x, batch[name].shape) for name, x in given.items()}
+) -> dict[str, Any]:
+    begin = time.perf_counter()
     state = create_train_state(config, build_stlm(config), jax.random.key(0))
+    clean, textures, _ = samples(config.image_size, config.train.batch_size)
+    shapes = program.arguments[2]
+    batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    batch |= {"image": jnp.asarray(clean)}
+    batch |= {"textures": jnp.resize(textures, shapes["textures"].shape)}
+    if members is None:
+        jitted, arguments = program.jitted, (variables, batch)
+    else:
+        state = jax.tree.map(lambda x: jnp.broadcast_to(x, (1, members, *x.shape)), state)
+        batch = jax.tree.map(lambda x: x[None], batch)
+        function = functools.partial(
+            ensemble_step,
+            build_stlm(config),
+            build_sam(config.teacher.name, jnp.dtype(config.dtype)),
+            make_optimizer(config.optimizer),
+        )
+        jitted = jax.jit(function, donate_argnums=0)
+        arguments = (jnp.ones((1, members), bool), variables, batch)
+    trace = jitted.trace(state, *arguments)
+    compiled = trace.lower().compile()
+    used = compiled.memory_analysis()
     # Copies, since the state is donated, and every step has the first step's samples: how often
     # the teacher is run depends on them.
     states = [jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), state)]
 
     def call() -> Any:
         for _ in range(steps):
-            state, metrics = compiled(states[0], variables, batch)
+            state, metrics = compiled(states[0], *arguments)
             states[0] = state.replace(step=jnp.zeros_like(state.step))
         return jax.block_until_ready(metrics)
 
-    return call
+    return {
+        "call": call,
+        "flops": lambda turns: flops(trace.jaxpr.jaxpr, turns),
+        "bytes": used.temp_size_in_bytes + used.argument_size_in_bytes,
+        "compile": time.perf_counter() - begin,
+        "members": members or 1,
+    }
 
 
 def torch_calls(
@@ -136,66 +162,59 @@ def torch_calls(
 
 
 def main() -> None:
-    """Prints a line of JSON for each step, and a table."""
+    """Prints a line of JSON for each step."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in {"size": 1024, "batch": 2, "steps": 5, "rounds": 5}.items():
+    numbers = {"size": 1024, "batch": 2, "steps": 5, "rounds": 5, "members": 4}
+    for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--teacher", default="vit_h")
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--only", choices=("ours", "torch"))
     options, overrides = parser.parse_known_args()
-    dtypes = options.dtypes.split(",")
-    calls: dict[str, Function] = {}
-    known: dict[str, dict[str, Any]] = {}
-    if options.only != "torch":
-        for dtype, found in _all_ours(options, dtypes, overrides).items():
-            for kind, facts in found.items():
-                calls[f"{dtype}, {kind}"], known[f"{dtype}, {kind}"] = facts.pop("call"), facts
-    if options.only != "ours":
-        theirs = torch_calls(dtypes, options.size, options.batch, options.teacher, options.steps)
-        calls |= {f"{dtype}, torch": call for dtype, call in theirs.items()}
-    taken = {name: value / options.steps for name, value in seconds(calls, options.rounds).items()}
-    for name, value in taken.items():
-        print(json.dumps(_facts(name, value, calls[name], known, options)), flush=True)
-
-
-def _all_ours(options: Any, dtypes: list[str], overrides: list[str]) -> dict[str, dict]:
-    """Our steps of each dtype; compiled side by side, which several cores have use for."""
     asked = {"teacher.name": options.teacher, "teacher.cache_gib": 0}
 
     def config_of(dtype: str) -> ml_collections.ConfigDict:
         settings = {**asked, "dtype": DTYPES[dtype][1]}
         return published_config(options.size, options.batch, settings, overrides)
 
-    _, variables = load_teacher(config_of(dtypes[0]))
-
-    def make(dtype: str) -> dict[str, dict[str, Any]]:
-        return our_programs(config_of(dtype), DTYPES[dtype][0], variables, options.steps)
-
-    with ThreadPoolExecutor(len(dtypes)) as pool:
-        return dict(zip(dtypes, pool.map(make, dtypes), strict=True))
+    dtypes = options.dtypes.split(",")
+    variables = None
+    if options.only != "torch":
+        _, variables = load_teacher(config_of(dtypes[0]))
+    torchs: dict[str, Function] = {}
+    if options.only != "ours":
+        torchs = torch_calls(dtypes, options.size, options.batch, options.teacher, options.steps)
+    for dtype in dtypes:
+        known: dict[str, dict[str, Any]] = {}
+        if variables is not None:
+            config, precision = config_of(dtype), DTYPES[dtype][0]
+            known = our_programs(config, precision, variables, options.steps, options.members)
+        calls = {kind: facts["call"] for kind, facts in known.items()}
+        calls |= {"torch": torchs[dtype]} if torchs else {}
+        for kind, taken in seconds(calls, options.rounds).items():
+            facts = _facts(dtype, kind, taken / options.steps, known.get(kind), options.batch)
+            print(json.dumps(facts), flush=True)
 
 
 def _facts(
-    name: str, taken: float, call: Function, known: dict[str, dict[str, Any]], options: Any
+    dtype: str, kind: str, taken: float, known: dict[str, Any] | None, batch: int
 ) -> dict[str, Any]:
     """What is printed of a step: seconds, and where it is ours, operations and memory."""
-    dtype, _, kind = name.partition(", ")
     facts = {"device": jax.devices()[0].device_kind, "dtype": dtype, "step": kind,
-             "seconds": round(taken, 4), "images/s": round(options.batch / taken, 2)}  # fmt: skip
-    if name not in known:
+             "seconds": round(taken, 4)}  # fmt: skip
+    if known is None:
         return facts
-    mine = known[name]
-    passes = float(call()["teacher_passes"])
-    work = mine["flops"](passes * options.batch)
+    passes = float(known["call"]()["teacher_passes"].sum())
+    work = known["flops"](passes * batch)
     peak = chip_at_hand().operations(DTYPES[dtype][1], DTYPES[dtype][0])
     return {
         **facts,
+        "seconds a member": round(taken / known["members"], 4),
         "teacher passes": passes,
         "TFLOP": round(work / 1e12, 2),
         "share of peak": round(work / taken / peak, 3),
-        "GiB": round(mine["bytes"] / 2**30, 2),
-        "compiled in": round(mine["compile"], 1),
+        "GiB": round(known["bytes"] / 2**30, 2),
+        "compiled in": round(known["compile"], 1),
     }
 
 

@@ -26,7 +26,9 @@ def run(argv: Sequence[str]) -> None:
         return
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.inference.predict import predict
+    from stlm_jax.runtime.errors import UserError
     from stlm_jax.runtime.process import prepare
+    from stlm_jax.training.members import runs_of
     from stlm_jax.training.train import train
     from stlm_jax.workdir import COMPILATION_CACHE
 
@@ -35,17 +37,23 @@ def run(argv: Sequence[str]) -> None:
     if settings.mode == "predict":
         predict(config, workdir)
         return
+    stopped: list[str] = []
     if settings.mode == "train":
-        train(config, workdir, settings.command)
-    else:
-        from stlm_jax.evaluation.evaluate import check_data
+        stopped = train(config, workdir, settings.command)
+    for member in runs_of(config, workdir):
+        if settings.mode != "train":
+            from stlm_jax.evaluation.evaluate import check_data
 
-        check_data(config, workdir)
-    evaluate_and_report(config, workdir)
-    if settings.mode == "train":
-        from stlm_jax.evaluation.calibrate import calibrate_untested
+            check_data(member.config, member.workdir)
+        evaluate_and_report(member.config, member.workdir)
+        if settings.mode == "train":
+            from stlm_jax.evaluation.calibrate import calibrate_untested
 
-        calibrate_untested(config, workdir)
+            calibrate_untested(member.config, member.workdir)
+    if stopped:
+        raise UserError(
+            f"trainings that diverged and were stopped: {', '.join(stopped)}; the others are done"
+        )
 
 
 def evaluate_and_report(config: ml_collections.ConfigDict, workdir: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 
 from stlm_jax import config as configuration
-from stlm_jax.config.rules import wrong_type
+from stlm_jax.config.values import put, value_of
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
@@ -34,7 +34,6 @@ usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--co
   --config.KEY=V  changes a key of the configuration, e.g. --config.train.steps=100"""
 
 _MISSING = object()  # what an option without a value has
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
     for key, default in values.items():
         text = _last(key, getattr(options, f"config.{key}"))
         if text is not None:
-            *groups, leaf = key.split(".")
-            place = config
-            for group in groups:
-                place = place[group]
-            place[leaf] = _value(key, text, default)
+            put(config, key, _value(key, text, default))
     mode = _option(options, "mode") or MODES[0]
     if mode not in MODES:
         raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
@@ -159,20 +154,11 @@ def _last(key: str, given: list[Any] | None) -> Any:
 
 def _value(key: str, text: Any, default: Any) -> Any:
     """The text of an option as what its key holds."""
-    if isinstance(default, bool):
-        text = "true" if text is _MISSING else text
-        if text.lower() not in _TRUTH:
-            raise UserError(wrong_type(key, text, default))
-        return _TRUTH[text.lower()]
     if text is _MISSING:
-        raise UserError(f"--config.{key}: the value is missing")
-    if isinstance(default, tuple):
-        names = text.strip("()[]").split(",")
-        return tuple(name.strip(" '\"") for name in names if name.strip(" '\""))
-    try:
-        return type(default)(text)
-    except ValueError:
-        raise UserError(wrong_type(key, text, default)) from None
+        if not isinstance(default, bool):
+            raise UserError(f"--config.{key}: the value is missing")
+        text = "true"
+    return value_of(key, text, default)
 
 
 def _unknown(argument: str, config: ml_collections.ConfigDict) -> str:

@@ -1,6 +1,7 @@
 """The folder of a run: what its files are called, and what says with what it was made.
 
 WORKDIR/config.json, run.json, data_check.json, compilation_cache/, lock (while a process trains)
+An ensemble's runs have WORKDIR/RUN/, each like the folder of a run alone.
 WORKDIR/CATEGORY/checkpoints/, calibration.json, depth.json, metrics.jsonl, TensorBoard events
 WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
 WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures, unless config.predict.output
@@ -30,6 +31,7 @@ COMPILATION_CACHE = "compilation_cache"
 CHECKPOINTS = "checkpoints"
 CALIBRATION = "calibration.json"
 DEPTH = "depth.json"
+DIVERGED = "diverged.json"  # of a training of several that was stopped
 TRAINING_METRICS = "metrics.jsonl"
 PROFILE = "profile"
 RESULTS = "results"

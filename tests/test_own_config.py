@@ -55,7 +55,7 @@ def test_own_parts_as_the_readme_has_it(photographs, monkeypatch, capsys):
     assert [word for word in training if word.startswith("--config.")] == ["--config.data.root=DIR"]
     assert not any(word.startswith("--config=") for word in prediction)
     # The step itself is trained by the demo's tests; it would be compiled for half a minute.
-    monkeypatch.setattr("stlm_jax.training.train.train_step", stand_in_step)
+    monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
     monkeypatch.chdir(photographs)
     (photographs / "configs").symlink_to(ROOT / "configs")
     assert main(["main", *training, *FASTER]) == 0

@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections
 
+from stlm_jax.config.ensemble import configurations, is_ensemble
 from stlm_jax.config.keys import BY_CATEGORY, KEYS, LENGTH, NOTHING, PRESENCE, Key
 from stlm_jax.config.rules import wrong_type
 from stlm_jax.metrics import check_names
@@ -89,6 +90,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         if not key.rule.accepts(value):
             raise UserError(f"--config.{name}={value}: {key.rule.text}")
     _check_together(values)
+    if is_ensemble(config):
+        for name, run in configurations(config).items():
+            try:
+                check(run)
+            except UserError as error:
+                raise UserError(f"config.ensemble, run {name}: {error}") from None
 
 
 def is_like(value: Any, default: Any) -> bool:
@@ -119,6 +126,9 @@ def _check_together(values: dict[str, Any]) -> None:
             raise UserError(
                 f"--config.pseudo.{low}={least}: must not be above pseudo.{high}, which is {most}"
             )
+    seeds = [int(part) for part in values["ensemble.seeds"].split(",") if part]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--config.ensemble.seeds={values['ensemble.seeds']}: names one twice")
     try:
         check_names(values["evaluate.metrics"])
     except UserError as error:

@@ -61,6 +61,11 @@ _IMAGE_SIZE = Rule(
 )
 _QUANTILE = Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1")
 _TILE = Rule(lambda v: v == 0 or 32 <= v <= MOST, f"must be 0, or 32 or more, at most {MOST}")
+_SIDE = Rule(lambda v: v == -1 or 1 <= v <= MOST, "must be -1, or 1 or more")
+_SEEDS = Rule(
+    lambda v: all(part.strip().isdecimal() and int(part) < 2**32 for part in v.split(",") if v),
+    "must be whole numbers below 2**32 with commas between, such as 0,1,2",
+)
 _ROTATION = one_of("none", "small", "right_angles")
 _PRECISIONS = one_of("default", "high", "highest")
 _REMAT = one_of("none", "products", "blocks")
@@ -146,6 +151,16 @@ KEYS: dict[str, Key] = {
     "pseudo.visible_difference": Key(
         0.0, below(255), "published: mask all; else what changed more"
     ),
+    # Several trainings in one program.
+    "mesh.member": Key(-1, _SIDE, "devices to spread trainings over; -1: what is left", NOTHING),
+    "mesh.data": Key(1, _SIDE, "devices that share a batch; published: 1; -1: all", NOTHING),
+    "ensemble.seeds": Key("", _SEEDS, "a run each, such as 0,1,2; empty: seed alone", NOTHING),
+    "ensemble.inner": Key(
+        "map", one_of("map", "vmap"), "runs on a device: map one by one, the CPU's way", NOTHING
+    ),
+    "ensemble.groups": Key(
+        1, at_least(1), "categories and seeds a device trains at a time; more takes memory", NOTHING
+    ),
     "checkpoint.every_steps": Key(500, at_least(1), "also at the end and when stopped", NOTHING),
     "checkpoint.keep": Key(2, at_least(1), "newest ones; the last is the result", NOTHING),
     "log.every_steps": Key(20, at_least(1), "of metrics.jsonl and the progress line", NOTHING),
@@ -172,8 +187,9 @@ KEYS: dict[str, Key] = {
     "predict.tile": Key(0, _TILE, "side of overlapping tiles in pixels; 0: whole images", NOTHING),
 }
 
-# Groups whose further keys are names of categories.
+# Groups whose further keys are names, of categories or of runs.
 BY_CATEGORY: dict[str, Key] = {
     "data.rotation": Key("none", _ROTATION, "the policy of one category"),
+    "ensemble.settings": Key("", ANY, "a run each: KEY=VALUE KEY=VALUE over the others", NOTHING),
     "train.steps_of": Key(1, at_least(1), "steps of one category, in place of train.steps", LENGTH),
 }

@@ -1,6 +1,6 @@
 """Training batches: an endless, seeded, resumable stream over images, prefetched by Grain."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grain
@@ -64,7 +64,6 @@ class TrainLoader(Iterator[dict[str, Any]]):
         images: grain.sources.RandomAccessDataSource[np.ndarray],
         batch_size: int,
         seed: int,
-        transfer: Callable[[np.ndarray], Any] = lambda batch: batch,
         processes: int = 1,
         companion: Companion | None = None,
     ):
@@ -74,9 +73,8 @@ class TrainLoader(Iterator[dict[str, Any]]):
             images: an array, or a `cache.ImageCache`.
             batch_size: images in a batch of all processes.
             seed: of the order, 0 to 2**32 - 1.
-            transfer: done to a batch ahead of time, in a thread, such as `jax.device_put`.
             processes: how many there are.
-            companion: what else belongs to a batch; got ahead of time, in a thread, too.
+            companion: what else belongs to a batch; got ahead of time, in a thread.
         """
         if batch_size < 1:
             raise UserError(f"train.batch_size: {batch_size} is not positive: set it to 1 or more")
@@ -101,7 +99,7 @@ class TrainLoader(Iterator[dict[str, Any]]):
         def complete(number: int, batch: dict[str, Any]) -> dict[str, Any]:
             index = batch["index"]
             more = companion.of(number, index) if companion else {}
-            return {"image": transfer(batch["image"]), "index": index, **more}
+            return {"image": batch["image"], "index": index, **more}
 
         epoch = grain.MapDataset.source(_Numbered(images)).seed(seed).shuffle()
         batches = epoch.batch(share, drop_remainder=True).repeat()

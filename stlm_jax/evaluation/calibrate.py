@@ -24,6 +24,7 @@ from stlm_jax.inference.predictor import Predictor
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note, track
 from stlm_jax.weights.description import F1MAX, TRAINING, VALIDATION, Calibration
+from stlm_jax.workdir import DIVERGED
 
 Predict = Callable[[Iterable[View]], Iterator[ImageMaps]]  # a category's model as `Predictor` is
 _LEAST_NORMALISER = 1e-6  # where good images hardly differ in score
@@ -32,7 +33,9 @@ _LEAST_NORMALISER = 1e-6  # where good images hardly differ in score
 def calibrate_untested(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Thresholds of the categories that evaluation leaves out, for prediction and exports."""
     untested = [
-        name for name in config.data.categories if not dataset.split_of(config, name, "test")
+        name
+        for name in config.data.categories
+        if not dataset.split_of(config, name, "test") and not (workdir / name / DIVERGED).is_file()
     ]
     predictor = Predictor(config) if untested else None
     for category in untested:

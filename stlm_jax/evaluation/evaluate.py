@@ -18,7 +18,7 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.gather import gather
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.description import Calibration
-from stlm_jax.workdir import DATA_CHECK, check_same_run
+from stlm_jax.workdir import DATA_CHECK, DIVERGED, check_same_run
 
 T = TypeVar("T")
 DrawPanels = Callable[[Sequence[PanelImage], Calibration | None], None]
@@ -41,8 +41,8 @@ def evaluate(
     The last checkpoint is evaluated, never one chosen on the test split. Each metric appears
     twice: of the FA module's map, and as `<name>_without_fa` of the product of cosine distances.
 
-    A category without test images is left out. Where defective images have no ground truth,
-    image metrics still count them and pixel metrics do not.
+    A category without test images is left out, and one whose training diverged. Where defective
+    images have no ground truth, image metrics still count them and pixel metrics do not.
 
     Of several processes each measures its share of the images; all return the same, None where no
     category has test images. `draw_panels` is called in the first process for each category,
@@ -54,6 +54,9 @@ def evaluate(
     results = []
     for category in config.data.categories:
         folder = workdir / category
+        if (folder / DIVERGED).is_file():
+            _note(f"{category}: its training diverged and was stopped, it is not evaluated")
+            continue
         step = predictor.load(folder)
         records = dataset.split_of(config, category, "test")
         if records:

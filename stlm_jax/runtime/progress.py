@@ -36,14 +36,17 @@ class Progress(tqdm):
 
     monitor_interval = 0  # no thread of tqdm's own
 
-    def __init__(self, label: str, total: int, start: int = 0, unit: str = "image"):
-        """A loop that has done `start` of `total`."""
+    def __init__(
+        self, label: str, total: int, start: int = 0, unit: str = "image", line: int | None = None
+    ):
+        """A loop that has done `start` of `total`; of several at a time each has its `line`."""
         self._in_place, self._logged = sys.stderr.isatty(), start
         super().__init__(
             total=total,
             initial=start,
             desc=label,
             unit=f" {unit}s",
+            position=line,
             file=sys.stderr,
             dynamic_ncols=self._in_place,
             mininterval=0.2 if self._in_place else _LOG_INTERVAL,

@@ -64,16 +64,14 @@ class FeatureCache:
         self._kept = tuple(np.empty((self.room, *x.shape[1:]), TARGET_DTYPE) for x in levels)
         self._known = np.zeros(images, bool)
         self._waiting: tuple[np.ndarray, tuple[jax.Array, ...]] | None = None
-        self._nothing = jax.device_put(
-            {
-                "levels": tuple(np.zeros(x.shape, TARGET_DTYPE) for x in levels),
-                "known": np.zeros(levels[0].shape[:1], bool),
-                "rounded": np.bool_(still),
-            }
-        )
+        self._nothing = {
+            "levels": tuple(np.zeros(x.shape, TARGET_DTYPE) for x in levels),
+            "known": np.zeros(levels[0].shape[:1], bool),
+            "rounded": np.bool_(still),
+        }
 
     def of(self, index: np.ndarray) -> dict[str, Any]:
-        """What is known of the images of a batch, for `live_targets`; on the device."""
+        """What is known of the images of a batch, for `live_targets`; host arrays."""
         known = self._known[index]
         if not known.any():
             return self._nothing
@@ -83,7 +81,7 @@ class FeatureCache:
             level = np.zeros((len(index), *kept.shape[1:]), kept.dtype)
             level[known] = kept[index[known]]
             levels.append(level)
-        return {**self._nothing, **jax.device_put({"levels": tuple(levels), "known": known})}
+        return {**self._nothing, "levels": tuple(levels), "known": known}
 
     def take(self, index: np.ndarray, produced: tuple[jax.Array, ...]) -> None:
         """Takes what a step has `produced` for the images of its batch, or will have.

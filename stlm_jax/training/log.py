@@ -4,22 +4,20 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Self
 
 import jax
+import numpy as np
 
 from stlm_jax.runtime.metric_writer import MetricWriter
 from stlm_jax.runtime.progress import Progress, note
 from stlm_jax.runtime.timer import Timer
+from stlm_jax.training.divergence import NotFiniteError
+from stlm_jax.training.members import Member
 from stlm_jax.workdir import TRAINING_METRICS
 
 _MEAN = "teacher_passes"
 _SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
-
-
-class NotFiniteError(Exception):
-    """A number of the training is infinite or nan; the text says which, and of which step."""
 
 
 def _words(seconds: float) -> str:
@@ -29,54 +27,89 @@ def _words(seconds: float) -> str:
     return f"about {max(seconds, 1):.0f} s"
 
 
+Place = tuple[int, int]  # of a member: its group, and which of the group's it is
+
+
 class TrainingLog:
-    """The metrics of one category's training, one step set aside at a time.
+    """The metrics of trainings that make the same steps, one step set aside at a time.
 
     Attributes:
-        writer: of the files.
+        writers: of each member's files, by its place.
     """
 
-    def __init__(self, category: str, total: int, start: int, folder: Path):
-        """Goes on after step `start` of `total`."""
-        self.writer = MetricWriter(folder / TRAINING_METRICS, start)
-        self._progress = Progress(f"train {category}", total, start, "step")
+    def __init__(self, members: Mapping[Place, Member], start: int):
+        """Goes on after step `start`."""
+        self.writers = {
+            place: MetricWriter(member.folder / TRAINING_METRICS, start)
+            for place, member in members.items()
+        }
+        self._progress = {
+            place: Progress(f"train {member.label}", member.total, start, "step", line)
+            for line, (place, member) in enumerate(members.items())
+        }
         self._timer = Timer(start)
-        self._waiting: tuple[int, dict[str, jax.Array], int] | None = None
+        self._waiting: tuple[int, dict[str, jax.Array], int, set[Place]] | None = None
         self._passes: jax.Array | None = None  # their sum, on the device, over so many steps
         self._counted = 0
 
-    def put(self, step: int, metrics: Mapping[str, jax.Array], shown: bool) -> None:
+    def put(
+        self, step: int, metrics: Mapping[str, jax.Array], shown: bool, active: set[Place]
+    ) -> None:
         """Takes the metrics of a step, which may not be computed yet.
 
         They are set aside if they are to be `shown`. How often the teacher was run is different in
         every step: it is the mean over the steps since the last one shown.
+
+        Args:
+            step: number of it, from 1.
+            metrics: by name, (groups, members of a group).
+            shown: whether they are to be.
+            active: the places of the members that made the step.
         """
         passes = metrics[_MEAN]
         self._passes = passes if self._passes is None else self._passes + passes
         self._counted += 1
         if shown:
-            self._waiting = step, {**metrics, _MEAN: self._passes}, self._counted
+            metrics = {**metrics, _MEAN: self._passes}
+            self._waiting = step, metrics, self._counted, set(active)
             self._passes, self._counted = None, 0
 
-    def write(self, done: int) -> None:
-        """Writes what was set aside, if anything, once it is computed; `done` steps were begun."""
+    def write(self, done: int) -> dict[Place, NotFiniteError]:
+        """Writes what was set aside, if anything, once it is computed; `done` steps were begun.
+
+        Returns:
+            What is wrong with those members whose loss is not finite.
+        """
         if self._waiting is None:
-            return
-        step, metrics, counted = self._waiting
+            return {}
+        step, metrics, counted, active = self._waiting
         self._waiting = None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        values[_MEAN] /= counted
-        if not math.isfinite(values["loss"]):
-            raise NotFiniteError(f"the loss became {values['loss']} at step {step}")
-        self._progress.reach(step, {name: values[name] for name in _SHOWN})
-        self.writer.write(step, values | {"steps_per_second": self._timer.rate(done)})
+        values = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
+        rate = self._timer.rate(done)
+        failed = {}
+        for place in sorted(active):
+            own = {name: float(value[place]) for name, value in values.items()}
+            own[_MEAN] /= counted
+            if not math.isfinite(own["loss"]):
+                failed[place] = NotFiniteError(f"the loss became {own['loss']} at step {step}")
+                continue
+            self._progress[place].reach(step, {name: own[name] for name in _SHOWN})
+            self.writers[place].write(step, own | {"steps_per_second": rate})
+        return failed
 
     def announce(self, seconds: float) -> None:
         """Says how long the steps will take, of which one took so many `seconds`."""
-        left = self._progress.total - self._progress.n
+        longest = max(self._progress.values(), key=lambda progress: progress.total - progress.n)
+        left = longest.total - longest.n
+        several = f" and {len(self._progress) - 1} more" if len(self._progress) > 1 else ""
         note(
-            f"{self._progress.desc}: {seconds:.2g} s a step, {left} steps: {_words(seconds * left)}"
+            f"{longest.desc}{several}: {seconds:.2g} s a step, {left} steps: "
+            f"{_words(seconds * left)}"
         )
+
+    def end(self, place: Place) -> None:
+        """Ends the line of a member that goes on no more."""
+        self._progress[place].close()
 
     @contextlib.contextmanager
     def pause(self, step: int) -> Iterator[None]:
@@ -84,11 +117,14 @@ class TrainingLog:
         begin = time.monotonic()
         yield
         self._timer.restart(step)
-        self._progress.leave_out(time.monotonic() - begin)
+        for progress in self._progress.values():
+            progress.leave_out(time.monotonic() - begin)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.close()
-        self.writer.close()
+        for progress in self._progress.values():
+            progress.close()
+        for writer in self.writers.values():
+            writer.close()

@@ -19,15 +19,20 @@ _CERTAIN = 0.5  # the share of the estimate that no order of computing saves
 
 
 def check(
-    config: ml_collections.ConfigDict, step: Any, state: TrainState, targets: Targets
+    config: ml_collections.ConfigDict,
+    step: Any,
+    state: TrainState,
+    targets: Targets,
+    shape: tuple[int, int] = (1, 1),
 ) -> None:
     """Notes what memory the step will take; refuses what can't fit, and warns of what may not.
 
     Args:
         config: of the run.
         step: the jitted step.
-        state: or its shapes.
+        state: of one training, or its shapes.
         targets: of the run.
+        shape: groups, and members of a group, that the step is of.
     """
     side = (config.image_size, config.image_size, 3)
     batch = {
@@ -36,13 +41,16 @@ def check(
         **targets.abstract_parts,
     }
     teacher = targets.variables
-    computed = peak_bytes(step.trace(state, teacher, batch).jaxpr.jaxpr)
-    held = bytes_of((state, teacher, batch)) + _PROCESS
+    states, batch = _leading(shape, state), _leading(shape[:1], batch)
+    active = jax.ShapeDtypeStruct(shape, np.bool_)
+    computed = peak_bytes(step.trace(states, active, teacher, batch).jaxpr.jaxpr)
+    held = bytes_of((states, teacher, batch)) + _PROCESS
     need, total = held + computed, total_memory()
     there = "" if total is None else f" of {total / _GB:.1f} GB"
+    together = f", {shape[0] * shape[1]} trainings at a time" if max(shape) > 1 else ""
     note(
         f"memory: about {need / _GB:.1f} GB{there} at {config.image_size} px in batches of "
-        f"{config.train.batch_size}; compiling, which takes a while"
+        f"{config.train.batch_size}{together}; compiling, which takes a while"
     )
     if total is None or need <= total:
         return
@@ -56,3 +64,7 @@ def check(
             f"training takes about {need / _GB:.1f} GB, and there are {total / _GB:.1f}: {advice}"
         )
     note(f"warning: memory may not suffice: {advice}")
+
+
+def _leading(axes: tuple[int, ...], tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype), tree)

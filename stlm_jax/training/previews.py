@@ -30,17 +30,32 @@ class Previews:
     def __init__(self, config: ml_collections.ConfigDict, model: Stlm):
         """Previews every `config.log.images_every_steps` steps; never where that is 0."""
         self._every = config.log.images_every_steps
-        self._preview = jit(make_preview_fn(model))
+        self._preview = jit(make_preview_fn(model), static_argnums=2)
 
     def due(self, step: int) -> bool:
         """Whether step number `step`, from 1, is to be shown."""
         return self._every > 0 and step % self._every == 0
 
-    def write(self, writer: MetricWriter, step: int, state: TrainState, batch: dict) -> None:
-        """Writes the images `preview/<number>` of the step that took `batch` and gave `state`."""
+    def write(
+        self,
+        writer: MetricWriter,
+        step: int,
+        states: TrainState,
+        batch: dict,
+        place: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Writes the images `preview/<number>` of a step of the member at a place.
+
+        Args:
+            writer: the member's.
+            step: number of the step, from 1.
+            states: what the step gave, leaves (groups, members of a group, …).
+            batch: what it took, leaves (groups, …).
+            place: group, and which of its members.
+        """
         if not writer.takes_images:
             return
-        shown = jax.device_get(self._preview(state, batch))
+        shown = jax.device_get(self._preview(states, batch, place))
         try:
             panels = {
                 f"preview/{index}": np.asarray(draw_panel(image, mask, map_, f"step {step}"))
@@ -54,14 +69,18 @@ class Previews:
 
 
 def make_preview_fn(model: Stlm):
-    """Makes `preview(state, batch) -> (image, mask, map)` of a step's first images, to be jitted.
+    """Makes `preview(states, batch, place) -> (image, mask, map)` of a step's first images.
 
-    `state` is what the step gave, `batch` what it took, as in `train_step`. The image is
+    It is to be jitted, `place` being static; see `Previews.write`. The image is
     (n, H, W, 3) uint8, mask and map are (n, H, W) float32; the map is that of the state's running
     statistics, as in evaluation.
     """
 
-    def preview(state: TrainState, batch: dict) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def preview(
+        states: TrainState, batch: dict, place: tuple[int, int]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        state = jax.tree.map(lambda x: x[place], states)
+        batch = jax.tree.map(lambda x: x[place[0]], batch)
         # `state` is what the step gave; its draws were made with the key of the state before.
         key = state.replace(step=state.step - 1).step_key()
         _, sample = draw_samples(key, batch, state.hyper)

@@ -1,6 +1,6 @@
 """One step of training: a pure function of state, teacher variables and batch."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,32 @@ def train_step(
         the batch's share of changed pixels, and `teacher_passes`, how often the teacher was run for
         a sample. With `cached` also `produced` of `live_targets`.
     """
-    clean, sample = draw_samples(state.step_key(), batch, state.hyper)
+    samples, facts = prepare_samples(
+        teacher, state.step_key(), state.hyper, teacher_variables, batch, lanes
+    )
+    state, metrics = update(model, optimizer, state, samples, accumulate)
+    return state, {**metrics, **facts}
+
+
+class Samples(NamedTuple):
+    """What a step trains on.
+
+    Attributes:
+        image: (N, H, W, 3) in 0..255, pseudo-anomalous.
+        mask: (N, H, W), 1 where an image was changed.
+        targets: the teacher's features; None without a teacher.
+    """
+
+    image: jax.Array
+    mask: jax.Array
+    targets: TeacherFeatures | None
+
+
+def prepare_samples(
+    teacher: Sam | None, key, hyper, teacher_variables: Any, batch: dict[str, Any], lanes: int = 1
+) -> tuple[Samples, dict[str, Any]]:
+    """The samples of a step with `key`, and what `train_step` says of them besides metrics."""
+    clean, sample = draw_samples(key, batch, hyper)
     targets: TeacherFeatures | None = None
     facts: dict[str, Any] = {"teacher_passes": jnp.zeros(())}
     if "stored" in batch:
@@ -61,11 +86,22 @@ def train_step(
         targets, facts = live_targets(
             teacher, teacher_variables, sample.image, clean, cached, lanes
         )
+    return Samples(sample.image, sample.mask, targets), facts
+
+
+def update(
+    model: Stlm,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    samples: Samples,
+    accumulate: int = 1,
+) -> tuple[TrainState, Metrics]:
+    """The state after a step on the samples, and its metrics."""
     grads, batch_stats, metrics = mean_gradients(
-        model, state, targets, sample.image, sample.mask, accumulate
+        model, state, samples.targets, samples.image, samples.mask, accumulate
     )
     state = apply(optimizer, state, grads, batch_stats)
-    return state, {**metrics, "anomalous": sample.mask.mean(), **facts}
+    return state, {**metrics, "anomalous": samples.mask.mean()}
 
 
 def draw_samples(key, batch: dict[str, Any], hyper) -> tuple[jax.Array, PseudoSample]:

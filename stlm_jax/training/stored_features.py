@@ -64,7 +64,7 @@ class StoredFeatures:
         self.order = {"store": store.identity()}
 
     def of(self, number: int, index: np.ndarray) -> dict[str, Any]:
-        """The part `stored` of batch `number`, which has the images of `index`; on the device."""
+        """The part `stored` of batch `number`, which has the images of `index`; host arrays."""
         rng = np.random.default_rng((*self._draws, number))
         variants = rng.integers(0, self._store.variants, len(index), np.int32)
         clean = rng.random(len(index)) < self._clean_probability
@@ -87,7 +87,7 @@ class StoredFeatures:
                 for x in (of_pseudo, of_clean)
             ),
         }
-        return {"stored": jax.device_put(stored)}
+        return {"stored": stored}
 
 
 def _known_digests(

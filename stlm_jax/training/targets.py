@@ -29,15 +29,15 @@ class Features:
         self.companion, self._cache = companion, cache
 
     def parts(self, drawn: dict[str, Any]) -> dict[str, Any]:
-        """Further parts of a step's batch that the loader has `drawn`; on the device."""
+        """Further parts of a step's batch that the loader has `drawn`; host arrays."""
         if self._cache is not None:
             return {"cached": self._cache.of(drawn["index"])}
         return {"stored": drawn["stored"]} if self.companion else {}
 
-    def take(self, drawn: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Takes what is no metric from what the step of a batch gave."""
-        if self._cache is not None and "produced" in metrics:
-            self._cache.take(drawn["index"], metrics.pop("produced"))
+    def take(self, drawn: dict[str, Any], produced: Any) -> None:
+        """Takes what the step of a batch has `produced`, or will have; on the device."""
+        if self._cache is not None:
+            self._cache.take(drawn["index"], produced)
 
 
 class Targets:
@@ -46,13 +46,13 @@ class Targets:
     Attributes:
         teacher: its module; None where none runs.
         variables: the module's, on the device.
-        texture_seed: by which the bank of textures is drawn.
+        texture_seed: by which the bank of textures is drawn; None: by that of each run.
         abstract_parts: shapes of what `Features.parts` gives.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
         """Loads the teacher of `config.teacher` onto the device, or opens the store."""
-        self.texture_seed = config.seed
+        self.texture_seed: int | None = None
         self.abstract_parts: dict[str, Any] = {}
         self._store: FeatureStore | None = None
         self._levels: Any = None

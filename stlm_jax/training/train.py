@@ -1,122 +1,189 @@
-"""Training of every category, and the one training loop."""
+"""Training of every category of every run: what is missing, in packs, one after the other."""
 
-import functools
-import time
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from stlm_jax.config.rules import MOST
-from stlm_jax.data import dataset, depth
-from stlm_jax.data.cache import GIB, ImageCache
-from stlm_jax.data.loader import TrainLoader
+from stlm_jax.data import dataset
 from stlm_jax.data.records import Record
-from stlm_jax.data.textures import read_texture_bank
-from stlm_jax.inference import calibration
 from stlm_jax.models.build import build_stlm
-from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.interrupt import Interrupted, StopRequest
 from stlm_jax.runtime.lock import only_here
-from stlm_jax.runtime.profiler import Profiler
+from stlm_jax.runtime.mesh import make_mesh
 from stlm_jax.runtime.progress import note
-from stlm_jax.training import memory
-from stlm_jax.training.log import NotFiniteError, TrainingLog
-from stlm_jax.training.optimizer import make_optimizer
-from stlm_jax.training.previews import Previews
-from stlm_jax.training.state import (
-    TrainState,
-    abstract_train_state,
-    category_key,
-    create_train_state,
-    parameter_table,
-)
-from stlm_jax.training.step import train_step
-from stlm_jax.training.targets import Features, Targets
-from stlm_jax.weights.checkpoint import Checkpoints, Restored
-from stlm_jax.workdir import CHECKPOINTS, DATA_CHECK, LOCK, PROFILE, check_same_run, write_run
+from stlm_jax.training.divergence import NotFiniteError, diverged, told
+from stlm_jax.training.members import Member, Run, groups_of, packs_of, runs_of
+from stlm_jax.training.placement import Placement
+from stlm_jax.training.state import TrainState, abstract_train_state
+from stlm_jax.training.trainer import Trainer
+from stlm_jax.weights.checkpoint import Checkpoints
+from stlm_jax.workdir import CHECKPOINTS, DATA_CHECK, LOCK, check_same_run, write_run
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> None:
-    """Trains what is not finished of `config.data.categories`.
+def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> list[str]:
+    """Trains what is not finished of `config.data.categories`, of every run of the ensemble.
 
-    SIGINT and SIGTERM raise Interrupted once the state is saved. One process at a time trains in a
-    folder, others may read there.
+    SIGINT and SIGTERM raise Interrupted once the states are saved. One process at a time trains in
+    a folder, others may read there.
 
     Args:
-        config: of the run.
+        config: of the run, or of the ensemble.
         workdir: its folder.
         command: the command line, for `run.json`.
+
+    Returns:
+        The names of trainings of an ensemble that diverged and were stopped, now or before; a run
+        that is none ends with an error.
     """
     if jax.process_count() > 1:
         raise UserError(
             f"training in {jax.process_count()} processes is not built yet, each would train a "
             "student of its own: start one (evaluation may run in several)"
         )
-    check_same_run(workdir, config)
+    runs = runs_of(config, workdir)
+    folders = {workdir: config} | {run.workdir: run.config for run in runs}
+
+    def check_all() -> None:
+        for folder, its_config in folders.items():
+            check_same_run(folder, its_config)
+
+    check_all()
     dataset.prepare(config)
     checked = dataset.check(config, known=workdir / DATA_CHECK)
     splits = {name: dataset.split_of(config, name, "train") for name in config.data.categories}
     totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
 
     def settle() -> None:
-        write_run(workdir, config, command)
-        checked.store(workdir / DATA_CHECK)
+        for folder, its_config in folders.items():
+            write_run(folder, its_config, command)
+            checked.store(folder / DATA_CHECK)
 
     with only_here(workdir / LOCK):
-        check_same_run(workdir, config)  # of a training that has ended since
-        _train_all(config, workdir, splits, totals, settle)
+        check_all()  # of a training that has ended since
+        return _train_all(config, runs, splits, totals, settle)
 
 
 def _train_all(
     config: ml_collections.ConfigDict,
-    workdir: Path,
+    runs: Sequence[Run],
     splits: dict[str, list[Record]],
     totals: dict[str, int],
     settle: Callable[[], None],
-) -> None:
+) -> list[str]:
     template = abstract_train_state(config, build_stlm(config))
+    names = [(run, category) for category in splits for run in runs]
+    placement, size = _placement(config, len({(c, run.config.seed) for run, c in names}))
     trainer: Trainer | None = None
-    settled = False
-    for category, records in splits.items():
-        folder = workdir / category
-        with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep) as checkpoints:
-            restored = checkpoints.restore(
-                template.student(), template.training(), discard_damaged=True
-            )
-            done = restored.step if restored else 0
-            if done > totals[category]:
-                raise UserError(
-                    f"{folder / CHECKPOINTS}: trained for {done} steps, more than the "
-                    f"{totals[category]} asked for; raise config.train.steps or use another "
-                    "--workdir"
+    stopped: list[str] = []
+    with contextlib.ExitStack() as opened:
+        # Of a run alone each category's folder is opened when its turn comes, as a training of
+        # many would hold many.
+        together = len(runs) > 1 or size > 1
+        for part in [names] if together else [[name] for name in names]:
+            members = [_open(run, category, totals[category], opened) for run, category in part]
+            waiting = [member for member in members if not _finished(member, template)]
+            _align(waiting, template)
+            groups = groups_of(waiting, lambda member: splits[member.category])
+            packs = packs_of(groups, size)
+            if packs and trainer is None:
+                shape = max(map(len, packs)), max(len(group.members) for group in groups)
+                shape = -(-shape[0] // placement.devices) * placement.devices, shape[1]
+                trainer = _trainer(config, template, placement, shape)
+            settle()  # now that nothing is missing, no sooner
+            settle = _settled
+            for member in members:
+                if member not in waiting:
+                    _say_finished(member)
+                    stopped += [member.label] if diverged(member) else []
+            for pack in packs:
+                assert trainer
+                try:
+                    stopped += trainer.fit(pack)
+                except NotFiniteError as error:
+                    (member,) = pack[0].members
+                    raise UserError(
+                        f"{member.label}: {told(member, error)} in another --workdir"
+                    ) from error
+            opened.close()
+    return stopped
+
+
+def _settled() -> None:
+    pass
+
+
+def _placement(config: ml_collections.ConfigDict, groups: int) -> tuple[Placement, int]:
+    """Where so many groups are trained, and how many at a time."""
+    sides = config.mesh
+    data = sides.data
+    count = len(jax.devices())
+    member = sides.member
+    if member == -1 and data != -1:  # no more devices than there is work for
+        member = max(1, min(count // data, groups))
+    mesh = make_mesh(member, data)
+    placement = Placement(mesh if mesh.size > 1 else None)
+    return placement, placement.devices * config.ensemble.groups
+
+
+def _trainer(config, template: TrainState, placement: Placement, shape: tuple[int, int]) -> Trainer:
+    if placement.mesh is None and shape == (1, 1):
+        return Trainer(config, template)
+    return Trainer(config, template, placement, shape)
+
+
+def _open(run: Run, category: str, total: int, opened: contextlib.ExitStack) -> Member:
+    folder = run.workdir / category
+    checkpoints = Checkpoints(folder / CHECKPOINTS, run.config.checkpoint.keep)
+    opened.enter_context(checkpoints)
+    return Member(run, category, folder, total, checkpoints)
+
+
+def _finished(member: Member, template: TrainState) -> bool:
+    """Whether a member is, once its newest checkpoint is restored."""
+    if diverged(member):
+        return True
+    member.restored = member.checkpoints.restore(
+        template.student(), template.training(), discard_damaged=True
+    )
+    if member.done > member.total:
+        raise UserError(
+            f"{member.folder / CHECKPOINTS}: trained for {member.done} steps, more than the "
+            f"{member.total} asked for; raise config.train.steps or use another --workdir"
+        )
+    return member.done == member.total
+
+
+def _say_finished(member: Member) -> None:
+    if diverged(member):
+        note(f"{member.label}: diverged before, stopped; delete {member.folder} to train it again")
+    else:
+        note(f"{member.label}: finished before, {member.done} steps")
+
+
+def _align(members: Sequence[Member], template: TrainState) -> None:
+    """Takes members that share samples back to a step that all of them have saved, if there is one.
+
+    A run that was killed while it saved has a newer checkpoint of some than of others.
+    """
+    sharing: dict[tuple, list[Member]] = {}
+    for member in members:
+        sharing.setdefault(member.samples_key(), []).append(member)
+    for group in sharing.values():
+        common = set.intersection(*(set(member.checkpoints.steps()) for member in group))
+        if len({member.done for member in group}) == 1 or not common:
+            continue
+        for member in group:
+            if member.done > max(common):
+                member.restored = member.checkpoints.restore(
+                    template.student(),
+                    template.training(),
+                    discard_damaged=True,
+                    at_most=max(common),
                 )
-            finished = done == totals[category]
-            if not finished:
-                trainer = trainer or Trainer(config, template)
-            if not settled:  # now that nothing is missing, no sooner
-                settle()
-                settled = True
-            if finished:
-                note(f"{category}: finished before, {done} steps")
-                continue
-            assert trainer
-            try:
-                trainer.fit(category, records, totals[category], folder, checkpoints, restored)
-            except NotFiniteError as error:
-                last = checkpoints.latest_step()
-                good = (
-                    "no checkpoint was saved" if last is None else f"the last good is step {last}"
-                )
-                raise UserError(
-                    f"{category}: {error}, {good}; try a lower config.optimizer.learning_rate "
-                    f"(now {config.optimizer.learning_rate:g}) in another --workdir"
-                ) from error
 
 
 def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -> int:
@@ -130,167 +197,3 @@ def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -
             f"{MOST} can be counted"
         )
     return steps
-
-
-class Trainer:
-    """What all categories share (compiled step, teacher, textures), and the loop."""
-
-    def __init__(self, config: ml_collections.ConfigDict, template: TrainState):
-        """Loads the teacher and the textures onto the device; `template` has the states' shapes."""
-        self.config, self.model = config, build_stlm(config)
-        self.targets = Targets(config)
-        optimizer = tuple(sorted(config.optimizer.items()))
-        parts = config.train.accumulate
-        if parts == config.train.batch_size > 1:
-            note(
-                f"warning: config.train.accumulate={parts} leaves batch normalisation one image at "
-                "a time, from which the image pooling learns nothing: take less"
-            )
-        step = _bound_step(train_step, self.model, self.targets.teacher, optimizer, parts)
-        self.step = jit(step, donate_argnums=0)  # the state alone: the others are used again
-        memory.check(config, self.step, template, self.targets)
-        data = config.data
-        bank = read_texture_bank(
-            data.texture_root,
-            data.texture_count,
-            config.image_size,
-            self.targets.texture_seed,
-            dataset.skips(config),
-        )
-        self.targets.check(config, bank)
-        self.textures = jax.device_put(bank)
-        self.previews = Previews(config, self.model)
-        self._parameters_shown = False
-
-    def fit(
-        self,
-        category: str,
-        records: list[Record],
-        total: int,
-        folder: Path,
-        checkpoints: Checkpoints,
-        restored: Restored | None = None,
-    ) -> None:
-        """Trains one category from `restored` (or from the start) to step `total`."""
-        config = self.config
-        if restored is None:
-            depth.store(folder, dataset.find_depth(config, category, records))
-        images = self._images(category, records, depth.resolved(config, folder))
-        features = self.targets.of_category(config, category, images)
-        loader = self._loader(images, features)
-        state, done = self._begin(category, total, loader, restored)
-        calibration.forget(folder)  # the images are there, the weights are about to change
-        start = done
-        with (
-            TrainingLog(category, total, start, folder) as log,
-            StopRequest() as stop,
-            Profiler(folder / PROFILE, config.profile.start, config.profile.steps) as profiler,
-            jax.transfer_guard("disallow"),  # a transfer that nobody asked for stalls every step
-        ):
-            while True:
-                # At the top of a pass the state has seen `done` batches and the loader has given
-                # `done`; only here may both be saved. A batch drawn before the save would be lost
-                # on resuming, as the loader's position would be past it.
-                stopping = stop.requested
-                due = done % config.checkpoint.every_steps == 0 or done == total or stopping
-                if due and done > start:
-                    log.write(done)
-                    with log.pause(done):
-                        save(checkpoints, done, state, loader)
-                if done == total:
-                    break
-                if stopping:
-                    raise Interrupted(
-                        f"{category}: stopped at step {done} of {total}, saved; run the same "
-                        "command again to go on from there"
-                    )
-                drawn = next(loader)
-                batch = {"image": drawn["image"], "textures": self.textures}
-                batch |= features.parts(drawn)
-                if done == start:  # compiling is no part of the rate
-                    with log.pause(done):
-                        self._compile(category, done, (state, batch), stop)
-                begin = time.monotonic()
-                state, metrics = profiler.step(
-                    done, self.step, state, self.targets.variables, batch
-                )
-                features.take(drawn, metrics)
-                if done == start + 1:  # the first begins with loading the program
-                    jax.block_until_ready(metrics)
-                    log.announce(time.monotonic() - begin)
-                done += 1
-                # Reading a number waits for its step, so those of the last logged one are read
-                # while the device works on this one.
-                log.write(done)
-                shown = done % config.log.every_steps == 0 or done == total
-                log.put(done, metrics, shown)
-                if self.previews.due(done):
-                    with log.pause(done):
-                        self.previews.write(log.writer, done, state, batch)
-
-    def _begin(
-        self, category: str, total: int, loader: TrainLoader, restored: Restored | None
-    ) -> tuple[TrainState, int]:
-        """The first state, or the one to go on from, and how many steps it has done."""
-        if restored is None:
-            key, start = category_key(self.config.seed, category), 0
-            state = create_train_state(self.config, self.model, key, category, total)
-        else:
-            state, start = TrainState(**restored.student, **restored.training), restored.step
-            loader.set_state(restored.data)
-            note(f"{category}: going on from step {start}")
-        if not self._parameters_shown:
-            note(parameter_table(state.params))
-            self._parameters_shown = True
-        # Copies: a donated buffer must belong to nobody else, and `device_put` may alias. With
-        # the dtype given no leaf stays weakly typed, which would compile the step twice.
-        return jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), state), start
-
-    def _compile(
-        self, category: str, done: int, arguments: tuple[TrainState, dict], stop: StopRequest
-    ) -> None:
-        """Compiles the step, if it is not; a signal ends that."""
-        state, batch = arguments
-        try:
-            compile_apart(
-                self.step, state, self.targets.variables, batch, stop=lambda: stop.requested
-            )
-        except Interrupted:
-            raise Interrupted(
-                f"{category}: stopped at step {done} while compiling, nothing is lost; run the "
-                "same command again to go on from there"
-            ) from None
-
-    def _loader(self, images: ImageCache, features: Features) -> TrainLoader:
-        """The stream of batches, which are put on the device ahead of time."""
-        size, seed = self.config.train.batch_size, self.config.seed
-        return TrainLoader(images, size, seed, jax.device_put, companion=features.companion)
-
-    def _images(
-        self, category: str, records: list[Record], config: ml_collections.ConfigDict
-    ) -> ImageCache:
-        """The category's images, decoded as far as `config.data.cache_gib` goes."""
-        budget = config.data.cache_gib
-        paths = [record.image for record in records]
-        reader = dataset.image_reader(config)
-        images = ImageCache(paths, reader, budget * GIB, f"read {category}")
-        if images.kept < len(images):
-            note(
-                f"{category}: config.data.cache_gib={budget:g} holds {images.kept} of "
-                f"{len(images)} images, the others are decoded on the fly"
-            )
-        return images
-
-
-@functools.lru_cache(maxsize=2)  # of one function jax keeps what it has traced and compiled
-def _bound_step(step, model, teacher, optimizer: tuple[tuple[str, Any], ...], accumulate: int):
-    settings = ml_collections.ConfigDict(dict(optimizer))
-    return functools.partial(step, model, teacher, make_optimizer(settings), accumulate=accumulate)
-
-
-def save(checkpoints: Checkpoints, step: int, state: TrainState, loader: TrainLoader) -> None:
-    """Writes a checkpoint, unless a weight is not finite: the last good one stays the newest."""
-    host = jax.device_get(state)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host.student())):
-        raise NotFiniteError(f"a weight became infinite or nan at step {step}")
-    checkpoints.save(step, host.student(), host.training(), loader.get_state())

@@ -120,7 +120,11 @@ class Checkpoints:
             ) from error
 
     def restore(
-        self, student: Any, training: Any = None, discard_damaged: bool = False
+        self,
+        student: Any,
+        training: Any = None,
+        discard_damaged: bool = False,
+        at_most: int | None = None,
     ) -> Restored | None:
         """Reads the newest checkpoint that is whole, or None where there is none at all.
 
@@ -130,9 +134,13 @@ class Checkpoints:
             training: likewise; None leaves it unread.
             discard_damaged: delete newer checkpoints that were found damaged, so that their steps
                 can be saved again.
+            at_most: take newer checkpoints than of this step for damaged.
         """
         damaged: list[int] = []
         for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                damaged.append(step)
+                continue
             try:
                 with _quiet():
                     restored = self._restore_step(step, student, training)

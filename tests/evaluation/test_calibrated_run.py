@@ -44,7 +44,7 @@ def compiled_once():
         return made[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stlm_jax.training.train.train_step", stand_in_step)
+        patch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
         for module in ("evaluation.evaluate", "evaluation.calibrate", "inference.predict"):
             patch.setattr(f"stlm_jax.{module}.Predictor", predictor)
         yield

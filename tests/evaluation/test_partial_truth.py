@@ -9,7 +9,7 @@ from stlm_jax.main import main
 
 
 def test_training_without_masks_and_without_test_images(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("stlm_jax.training.train.train_step", stand_in_step)
+    monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
     data, run = tmp_path / "data", tmp_path / "run"
     write_dataset(data)
     shutil.rmtree(data / "disc/ground_truth")

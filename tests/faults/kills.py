@@ -30,13 +30,14 @@ OPTIONS = (
 )  # fmt: skip
 
 # Where: a function, at which of its calls, and how many seconds after it began (None: at once).
-TRAIN, CHECKPOINTS = "stlm_jax.training.train", "stlm_jax.weights.checkpoint:Checkpoints"
+TRAIN, TRAINER = "stlm_jax.training.train", "stlm_jax.training.trainer"
+CHECKPOINTS = "stlm_jax.weights.checkpoint:Checkpoints"
 MOMENTS = (
     (f"{TRAIN}:Trainer", 1, None),
     (f"{TRAIN}:write_run", 1, None),
     ("stlm_jax.workdir:write_json", 1, None),  # config.json is there, run.json is not
-    (f"{TRAIN}:compile_apart", 1, 0.05),
-    (f"{TRAIN}:save", 1, None),
+    (f"{TRAINER}:compile_apart", 1, 0.05),
+    ("stlm_jax.training.pack:save", 1, None),
     (f"{CHECKPOINTS}.save", 1, 0.002),
     (f"{CHECKPOINTS}.save", 1, 0.01),
     (f"{CHECKPOINTS}.save", 1, 0.02),
@@ -100,7 +101,7 @@ def run_all(folder: pathlib.Path) -> dict:
     """Kills one run at every moment and leaves another, `whole`, alone."""
     for name in ("tensorboardX", "sklearn.metrics", "matplotlib.pyplot", *MODULES):
         importlib.import_module(name)  # once, not in every process
-    importlib.import_module(TRAIN).train_step = stand_in_step
+    importlib.import_module(TRAINER).train_step = stand_in_step
     write_dataset(folder / "data")
     write_config(folder / "tiny.py", folder / "data", ["disc"])
     ends = {"whole": in_fork(folder, "whole", None)}

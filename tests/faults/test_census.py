@@ -9,7 +9,7 @@ from miniature import stand_in_step
 @pytest.fixture(autouse=True)
 def no_compilation(monkeypatch):
     """Some kinds train; with what, is not what they are about."""
-    monkeypatch.setattr("stlm_jax.training.train.train_step", stand_in_step)
+    monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name[:60])

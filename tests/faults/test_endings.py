@@ -59,7 +59,7 @@ def started(arguments, **environment):
 
 
 def test_a_first_start_that_fails_settles_nothing(place, capsys, monkeypatch):
-    monkeypatch.setattr("stlm_jax.training.train.train_step", stand_in_step)
+    monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
     new = f"--workdir={place / 'new'}"
     first = ["main", f"--config={place / 'tiny.py'}", new, "--config.data.categories=disc"]
     for teacher in ("", str(place / "none.pth"), "demo"):

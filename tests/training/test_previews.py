@@ -60,12 +60,16 @@ def step(config, model):
         patch.setattr(train_step, "apply", lambda _, state, *__: state.replace(step=state.step + 1))
         run = jax.jit(functools.partial(train_step.train_step, model, None, None))
         after, seen = run(before, None, batch)
-    return batch, after, seen
+
+    def lead(tree):
+        return jax.tree.map(lambda x: np.asarray(x)[None], tree)
+
+    return lead(batch), lead(lead(after)), seen
 
 
 def test_a_preview_shows_what_the_step_saw(config, model, step, tmp_path):
     batch, state, seen = step
-    assert seen["mask"].any() and not np.array_equal(seen["pseudo"], batch["image"])
+    assert seen["mask"].any() and not np.array_equal(seen["pseudo"], batch["image"][0])
     with MetricWriter(tmp_path / "metrics.jsonl") as writer:
         Previews(config, model).write(writer, STEP, state, batch)
     _, images = event_files.read(tmp_path)

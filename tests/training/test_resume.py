@@ -21,8 +21,8 @@ from stlm_jax.main import main
 from stlm_jax.models.build import build_stlm
 from stlm_jax.settings import parse
 from stlm_jax.training.previews import Previews
-from stlm_jax.training.state import abstract_train_state
-from stlm_jax.training.train import Trainer, category_key
+from stlm_jax.training.state import abstract_train_state, category_key
+from stlm_jax.training.trainer import Trainer
 from stlm_jax.weights.checkpoint import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -3,7 +3,6 @@
 import re
 
 import jax
-import numpy as np
 import pytest
 from miniature import write_set
 
@@ -11,6 +10,7 @@ from stlm_jax.config import default
 from stlm_jax.main import main
 from stlm_jax.models.build import build_stlm
 from stlm_jax.models.initialization import variable_shapes
+from stlm_jax.training.placement import Placement
 from stlm_jax.training.state import parameter_table
 
 
@@ -49,12 +49,7 @@ def test_a_run_shows_the_table_and_writes_the_profile_asked_for(place, capsys):
 
 def test_a_transfer_that_nobody_asked_for_is_an_error(place, monkeypatch):
     """A batch left on the host would be sent in every step, unseen."""
-    from stlm_jax.data.loader import TrainLoader
-
-    draw = TrainLoader.__next__
-    monkeypatch.setattr(
-        TrainLoader, "__next__", lambda loader: jax.tree.map(np.asarray, draw(loader))
-    )
+    monkeypatch.setattr(Placement, "batch", lambda _, tree: tree)
     with pytest.raises(Exception, match="[Dd]isallowed host-to-device transfer"):
         main(command(place, "hidden"))
 
