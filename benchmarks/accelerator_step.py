@@ -11,119 +11,26 @@ products in TF32, and in bfloat16 with float32 parameters.
 """
 
 import argparse
-import functools
 import json
 import os
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the card is shared with torch
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
-from jax.sharding import Mesh
 
 from benchmarks.against_torch import published_config, samples
+from benchmarks.steps import chip_at_hand, our_programs
 from benchmarks.timing import seconds
-from launch.arithmetic import flops
-from launch.chips import CHIPS, Chip
-from launch.measured import FROM_STORE, TRAIN
-from launch.programs import DATA, Program, programs
-from stlm_jax.models.build import SAM_VARIANTS, build_sam, build_stlm
-from stlm_jax.runtime.compilation import matmul_precision
-from stlm_jax.training.ensemble_step import ensemble_step
-from stlm_jax.training.optimizer import make_optimizer
+from stlm_jax.models.build import SAM_VARIANTS
 from stlm_jax.training.start import load_teacher
-from stlm_jax.training.state import create_train_state
 
 # What float32 products are computed in, and what a model computes in.
 DTYPES = {"float32": ("highest", "float32"), "TF32": ("default", "float32"),
           "bfloat16": ("default", "bfloat16")}  # fmt: skip
-_KINDS = {TRAIN: "ours", FROM_STORE: "ours, stored"}
 Function = Callable[[], Any]
-
-
-def chip_at_hand() -> Chip:
-    """What is known of the default device."""
-    kind = jax.devices()[0].device_kind.lower()
-    return next((chip for name, chip in CHIPS.items() if name in kind), Chip())
-
-
-def our_programs(
-    config: ml_collections.ConfigDict,
-    precision: str,
-    teacher_variables: Any,
-    steps: int,
-    members: int,
-) -> dict[str, dict[str, Any]]:
-    """The compiled steps of a configuration, by kind: `call`, and what is known of each."""
-    mesh = Mesh(np.asarray(jax.devices()[:1]), (DATA,))
-    found = [program for program in programs(config, mesh) if program.name in _KINDS]
-    wanted = {_KINDS[program.name]: (program, None) for program in found}
-    if members > 1:
-        wanted[f"ours, {members} members"] = (found[0], members)
-
-    def compile_one(item: tuple[Program, int | None]) -> dict[str, Any]:
-        program, count = item
-        variables = teacher_variables if program.name == TRAIN else None
-        with matmul_precision(precision):  # of this thread
-            return _compiled(config, program, count, variables, steps)
-
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        return dict(zip(wanted, pool.map(compile_one, wanted.values()), strict=True))
-
-
-def _compiled(
-    config: ml_collections.ConfigDict,
-    program: Program,
-    members: int | None,
-    variables: Any,
-    steps: int,
-) -> dict[str, Any]:
-    begin = time.perf_counter()
-    state = create_train_state(config, build_stlm(config), jax.random.key(0))
-    clean, textures, _ = samples(config.image_size, config.train.batch_size)
-    shapes = program.arguments[2]
-    batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    batch |= {"image": jnp.asarray(clean)}
-    batch |= {"textures": jnp.resize(textures, shapes["textures"].shape)}
-    if members is None:
-        jitted, arguments = program.jitted, (variables, batch)
-    else:
-        state = jax.tree.map(lambda x: jnp.broadcast_to(x, (1, members, *x.shape)), state)
-        batch = jax.tree.map(lambda x: x[None], batch)
-        function = functools.partial(
-            ensemble_step,
-            build_stlm(config),
-            build_sam(config.teacher.name, jnp.dtype(config.dtype)),
-            make_optimizer(config.optimizer),
-        )
-        jitted = jax.jit(function, donate_argnums=0)
-        arguments = (jnp.ones((1, members), bool), variables, batch)
-    trace = jitted.trace(state, *arguments)
-    compiled = trace.lower().compile()
-    used = compiled.memory_analysis()
-    # Copies, since the state is donated, and every step has the first step's samples: how often
-    # the teacher is run depends on them.
-    states = [jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), state)]
-
-    def call() -> Any:
-        for _ in range(steps):
-            state, metrics = compiled(states[0], *arguments)
-            states[0] = state.replace(step=jnp.zeros_like(state.step))
-        return jax.block_until_ready(metrics)
-
-    return {
-        "call": call,
-        "flops": lambda turns: flops(trace.jaxpr.jaxpr, turns),
-        "bytes": used.temp_size_in_bytes + used.argument_size_in_bytes,
-        "compile": time.perf_counter() - begin,
-        "members": members or 1,
-    }
 
 
 def torch_calls(

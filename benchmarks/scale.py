@@ -1,0 +1,58 @@
+"""What trainings cost together that are one ensemble: `python -m benchmarks.scale`.
+
+Eight settings of one category with an untrained ViT-H as the teacher, `configs/mvtec.py` otherwise:
+seconds and operations of a step of all eight in one program, with the teacher in it and from a
+store, beside eight steps of trainings alone, taken in turn in one process.
+
+    python -m benchmarks.scale [--size=256] [--batch=2] [--members=8] [--teacher=vit_h]
+        [--rounds=3] [--config.KEY=VALUE]
+"""
+
+import argparse
+
+import jax
+
+from benchmarks.against_torch import published_config
+from benchmarks.steps import our_programs
+from benchmarks.timing import seconds
+from stlm_jax.runtime.host_memory import keep_freed_memory
+from stlm_jax.training.start import load_teacher
+
+ALONE = "ours"
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in {"size": 256, "batch": 2, "members": 8, "rounds": 3}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--teacher", default="vit_h")
+    options, overrides = parser.parse_known_args()
+    keep_freed_memory()  # as the command does
+    asked = {"teacher.name": options.teacher, "teacher.cache_gib": 0}
+    config = published_config(options.size, options.batch, asked, overrides)
+    _, variables = load_teacher(config)
+    found = our_programs(config, config.precision, variables, 1, options.members)
+    calls = {kind: facts["call"] for kind, facts in found.items()}
+    taken = seconds(calls, options.rounds)
+    passes = {kind: float(call()["teacher_passes"].sum()) for kind, call in calls.items()}
+    work = {
+        kind: facts["flops"](passes[kind] * options.batch) / facts["members"]
+        for kind, facts in found.items()
+    }
+    print(
+        f"{jax.devices()[0].device_kind}, {options.size} px, batch {options.batch}, "
+        f"{options.teacher}: a step of one member"
+    )
+    print(f"{'':24s} {'seconds':>8s} {'speed-up':>8s} {'TFLOP':>8s} {'of alone':>8s} {'GiB':>6s}")
+    alone = taken[ALONE], work[ALONE]
+    for kind, facts in found.items():
+        each = taken[kind] / facts["members"]
+        print(
+            f"{kind:24s} {each:8.3f} {alone[0] / each:8.2f} {work[kind] / 1e12:8.4f} "
+            f"{work[kind] / alone[1]:8.3f} {facts['bytes'] / 2**30:6.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
