@@ -15,6 +15,7 @@ from stlm_jax.runtime.timer import Timer
 from stlm_jax.workdir import TRAINING_METRICS
 
 _MEAN = "teacher_passes"
+_SUM = "losses"  # of all steps since the last that was shown
 _SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
 
 
@@ -43,7 +44,9 @@ class TrainingLog:
         self._timer = Timer(start)
         self._waiting: tuple[int, dict[str, jax.Array], int] | None = None
         self._passes: jax.Array | None = None  # their sum, on the device, over so many steps
+        self._losses: jax.Array | None = None  # their sum; one that is not finite spoils it
         self._counted = 0
+        self._finite = start  # the losses until this step are known to be
 
     def put(self, step: int, metrics: Mapping[str, jax.Array], shown: bool) -> None:
         """Takes the metrics of a step, which may not be computed yet.
@@ -53,10 +56,13 @@ class TrainingLog:
         """
         passes = metrics[_MEAN]
         self._passes = passes if self._passes is None else self._passes + passes
+        loss = metrics["loss"]
+        self._losses = loss if self._losses is None else self._losses + loss
         self._counted += 1
         if shown:
-            self._waiting = step, {**metrics, _MEAN: self._passes}, self._counted
-            self._passes, self._counted = None, 0
+            sums = {_MEAN: self._passes, _SUM: self._losses}
+            self._waiting = step, {**metrics, **sums}, self._counted
+            self._passes, self._losses, self._counted = None, None, 0
 
     def write(self, done: int) -> None:
         """Writes what was set aside, if anything, once it is computed; `done` steps were begun."""
@@ -68,8 +74,20 @@ class TrainingLog:
         values[_MEAN] /= counted
         if not math.isfinite(values["loss"]):
             raise NotFiniteError(f"the loss became {values['loss']} at step {step}")
+        self._require_finite(values.pop(_SUM), step)
         self._progress.reach(step, {name: values[name] for name in _SHOWN})
         self.writer.write(step, values | {"steps_per_second": self._timer.rate(done)})
+
+    def check(self, done: int) -> None:
+        """Raises NotFiniteError unless the losses of all `done` steps are finite, shown or not."""
+        self.write(done)
+        if self._losses is not None:
+            self._require_finite(float(jax.device_get(self._losses)), done)
+
+    def _require_finite(self, losses: float, step: int) -> None:
+        if not math.isfinite(losses):
+            raise NotFiniteError(f"a loss became {losses} in steps {self._finite + 1} to {step}")
+        self._finite = step
 
     def announce(self, seconds: float) -> None:
         """Says how long the steps will take, of which one took so many `seconds`."""

@@ -1,5 +1,6 @@
 """Pictures of what a training step was shown, for TensorBoard."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +11,9 @@ import numpy as np
 from stlm_jax.drawing.panel import draw_panel
 from stlm_jax.models.segmentation import upsample_map
 from stlm_jax.models.stlm import Stlm
-from stlm_jax.runtime.compilation import jit
+from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.interrupt import Interrupted
 from stlm_jax.runtime.metric_writer import MetricWriter
 from stlm_jax.runtime.progress import note
 from stlm_jax.training.state import TrainState
@@ -31,15 +33,32 @@ class Previews:
         """Previews every `config.log.images_every_steps` steps; never where that is 0."""
         self._every = config.log.images_every_steps
         self._preview = jit(make_preview_fn(model))
+        self._compiled = False
 
     def due(self, step: int) -> bool:
         """Whether step number `step`, from 1, is to be shown."""
         return self._every > 0 and step % self._every == 0
 
-    def write(self, writer: MetricWriter, step: int, state: TrainState, batch: dict) -> None:
-        """Writes the images `preview/<number>` of the step that took `batch` and gave `state`."""
+    def write(
+        self,
+        writer: MetricWriter,
+        step: int,
+        state: TrainState,
+        batch: dict,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Writes the images `preview/<number>` of the step that took `batch` and gave `state`.
+
+        There are none where `stop` ends the compilation of their program: it is time to save.
+        """
         if not writer.takes_images:
             return
+        try:
+            if not self._compiled:
+                compile_apart(self._preview, state, batch, stop=stop)
+        except Interrupted:
+            return
+        self._compiled = True
         shown = jax.device_get(self._preview(state, batch))
         try:
             panels = {

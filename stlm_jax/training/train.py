@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from stlm_jax.config.rules import MOST
 from stlm_jax.data import dataset, depth
@@ -29,6 +28,7 @@ from stlm_jax.training import memory
 from stlm_jax.training.log import NotFiniteError, TrainingLog
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.previews import Previews
+from stlm_jax.training.saving import SaveTimes, save
 from stlm_jax.training.state import (
     TrainState,
     abstract_train_state,
@@ -180,7 +180,7 @@ class Trainer:
         loader = self._loader(images, features)
         state, done = self._begin(category, total, loader, restored)
         calibration.forget(folder)  # the images are there, the weights are about to change
-        start = done
+        start, times = done, SaveTimes(config.checkpoint)
         with (
             TrainingLog(category, total, start, folder) as log,
             StopRequest() as stop,
@@ -192,11 +192,14 @@ class Trainer:
                 # `done`; only here may both be saved. A batch drawn before the save would be lost
                 # on resuming, as the loader's position would be past it.
                 stopping = stop.requested
-                due = done % config.checkpoint.every_steps == 0 or done == total or stopping
-                if due and done > start:
-                    log.write(done)
+                checkpoints.check()
+                if done > start and (times.due(done) or done == total or stopping):
+                    log.check(done)
                     with log.pause(done):
                         save(checkpoints, done, state, loader)
+                    times.saved()
+                if done == total or stopping:
+                    checkpoints.wait()
                 if done == total:
                     break
                 if stopping:
@@ -226,7 +229,7 @@ class Trainer:
                 log.put(done, metrics, shown)
                 if self.previews.due(done):
                     with log.pause(done):
-                        self.previews.write(log.writer, done, state, batch)
+                        self.previews.write(log.writer, done, state, batch, lambda: stop.requested)
 
     def _begin(
         self, category: str, total: int, loader: TrainLoader, restored: Restored | None
@@ -286,11 +289,3 @@ class Trainer:
 def _bound_step(step, model, teacher, optimizer: tuple[tuple[str, Any], ...], accumulate: int):
     settings = ml_collections.ConfigDict(dict(optimizer))
     return functools.partial(step, model, teacher, make_optimizer(settings), accumulate=accumulate)
-
-
-def save(checkpoints: Checkpoints, step: int, state: TrainState, loader: TrainLoader) -> None:
-    """Writes a checkpoint, unless a weight is not finite: the last good one stays the newest."""
-    host = jax.device_get(state)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(host.student())):
-        raise NotFiniteError(f"a weight became infinite or nan at step {step}")
-    checkpoints.save(step, host.student(), host.training(), loader.get_state())
