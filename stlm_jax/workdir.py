@@ -57,8 +57,12 @@ def trained_categories(workdir: Path) -> list[str]:
 
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint in a category's `folder`, unopened; None without one."""
-    steps = [int(p.name) for p in folder.glob(f"{CHECKPOINTS}/*") if p.name.isdecimal()]
-    return max(steps, default=None)
+    return max(saved_steps(folder), default=None)
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a category's `folder`, unopened."""
+    return [int(p.name) for p in folder.glob(f"{CHECKPOINTS}/*") if p.name.isdecimal()]
 
 
 def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:

@@ -20,6 +20,7 @@ LONG_FILES = (
     "test_resume.py",
     "test_census.py",
     "test_endings.py",
+    "test_saving.py",
     "test_feature_store.py",
     "test_plan.py",
     "test_onnx.py",

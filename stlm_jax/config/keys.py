@@ -162,6 +162,9 @@ KEYS: dict[str, Key] = {
         1, at_least(1), "categories and seeds a device trains at a time; more takes memory", NOTHING
     ),
     "checkpoint.every_steps": Key(500, at_least(1), "also at the end and when stopped", NOTHING),
+    "checkpoint.every_minutes": Key(
+        15.0, at_least(0.0), "since the last save: the most a killed run loses; 0: none", NOTHING
+    ),
     "checkpoint.keep": Key(2, at_least(1), "newest ones; the last is the result", NOTHING),
     "log.every_steps": Key(20, at_least(1), "of metrics.jsonl and the progress line", NOTHING),
     "log.images_every_steps": Key(1000, at_least(0), "pictures in TensorBoard; 0: none", NOTHING),

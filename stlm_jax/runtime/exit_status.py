@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.interrupt import Interrupted, TerminateAsInterrupt
+from stlm_jax.runtime.interrupt import Interrupted, TerminateAsInterrupt, status_of_signal
 
-CLOSED_PIPE, BAD_INPUT, INTERRUPTED = 1, 2, 130
+CLOSED_PIPE, BAD_INPUT = 1, 2
 STOPPED = "stopped; nothing was written"  # of a command that writes its files whole or not at all
 _NO_MEMORY = (
     "memory does not suffice: lower image_size, train.batch_size, evaluate.batch_size, "
@@ -18,13 +18,13 @@ _NO_MEMORY = (
 
 
 def exit_status(command: Callable[[], int | None], stopped: str) -> int:
-    """Runs a command: its own status or 0; 2 after one line about bad input; 130 when interrupted.
+    """Runs a command: its own status or 0, 2 after a line about bad input, 130 or 143 by a signal.
 
     Where the reader of the output has gone, as after `| head`, it ends in silence with 1. An output
     that was closed from the start, as by `>&-`, is written to nowhere.
 
     Args:
-        command: what to run; SIGTERM stops it as Ctrl-C does.
+        command: what to run; SIGTERM (143) stops it as Ctrl-C (130) does.
         stopped: the line for a command that was interrupted and did not say how it ended.
     """
     try:
@@ -44,9 +44,9 @@ def exit_status(command: Callable[[], int | None], stopped: str) -> int:
             raise
         return _fail(f"error: {error.filename or 'disk'}: {error.strerror}", BAD_INPUT)
     except Interrupted as stop:
-        return _fail(f"\n{stop}", INTERRUPTED)
+        return _fail(f"\n{stop}", status_of_signal())
     except KeyboardInterrupt:
-        return _fail(f"\n{stopped}", INTERRUPTED)
+        return _fail(f"\n{stopped}", status_of_signal())
     except Exception as error:
         # JAX's own error of the kind cannot be named here without importing it.
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):

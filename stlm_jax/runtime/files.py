@@ -1,6 +1,7 @@
-"""Files that are either whole or absent, and JSON that every reader takes."""
+"""Files that are either whole or absent, JSON that every reader takes, and what disks refuse."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -51,6 +52,18 @@ def write_json(path: str | os.PathLike, content: Any) -> Path:
 def json_text(content: Any) -> str:
     """`content` as indented JSON that ends with a newline, null for nan and the infinities."""
     return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """Says in words what the disk refused; None where the error is of another kind."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left on the disk"
+    text = str(error)  # the array store reports the same as a plain exception
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return "no space left on the disk"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return "the folder is not writable"
+    return None
 
 
 def _strict(value: Any) -> Any:

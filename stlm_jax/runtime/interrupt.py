@@ -6,9 +6,15 @@ import threading
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_heard: list[int] = []  # since the command began
 # JAX's, which the garbage collector calls; after long work in C++ it is often the first Python code
 # that runs, and thereby where signals arrive.
 _COLLECTOR_CALLBACK = "_xla_gc_callback"
+
+
+def status_of_signal() -> int:
+    """The exit status of a command that a signal ended: 128 and the number of the first."""
+    return 128 + (_heard[0] if _heard else signal.SIGINT)
 
 
 class Interrupted(Exception):
@@ -36,6 +42,7 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        _heard.append(number)
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
@@ -45,6 +52,7 @@ class TerminateAsInterrupt:
     """While this context is open, SIGINT and SIGTERM raise KeyboardInterrupt, and none is lost."""
 
     def __enter__(self) -> None:
+        _heard.clear()
         self._previous: dict[int, object] = {}
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, _interrupt) for s in _SIGNALS}
@@ -59,4 +67,5 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         # Python drops what is raised there, so the signal has to come again.
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
         return
+    _heard.append(number)
     raise KeyboardInterrupt

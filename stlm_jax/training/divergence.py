@@ -16,7 +16,7 @@ class NotFiniteError(Exception):
 
 def told(member: "Member", error: NotFiniteError) -> str:
     """What went wrong, and what is left, in a line without the member's name."""
-    last = member.checkpoints.latest_step()
+    last = member.checkpoints.latest_step() if member.checkpoints else None
     good = "no checkpoint was saved" if last is None else f"the last good is step {last}"
     rate = member.run.config.optimizer.learning_rate
     return f"{error}, {good}; try a lower config.optimizer.learning_rate (now {rate:g})"

@@ -17,6 +17,7 @@ from stlm_jax.training.members import Member
 from stlm_jax.workdir import TRAINING_METRICS
 
 _MEAN = "teacher_passes"
+_SUM = "losses"  # of all steps since the last that was shown
 _SHOWN = ("loss", "cosine", "focal", "l1")  # on the progress line; all go to the files
 
 
@@ -50,7 +51,9 @@ class TrainingLog:
         self._timer = Timer(start)
         self._waiting: tuple[int, dict[str, jax.Array], int, set[Place]] | None = None
         self._passes: jax.Array | None = None  # their sum, on the device, over so many steps
+        self._losses: jax.Array | None = None  # their sum; one that is not finite spoils it
         self._counted = 0
+        self._finite = start  # the losses until this step are known to be
 
     def put(
         self, step: int, metrics: Mapping[str, jax.Array], shown: bool, active: set[Place]
@@ -68,11 +71,13 @@ class TrainingLog:
         """
         passes = metrics[_MEAN]
         self._passes = passes if self._passes is None else self._passes + passes
+        loss = metrics["loss"]
+        self._losses = loss if self._losses is None else self._losses + loss
         self._counted += 1
         if shown:
-            metrics = {**metrics, _MEAN: self._passes}
+            metrics = {**metrics, _MEAN: self._passes, _SUM: self._losses}
             self._waiting = step, metrics, self._counted, set(active)
-            self._passes, self._counted = None, 0
+            self._passes, self._losses, self._counted = None, None, 0
 
     def write(self, done: int) -> dict[Place, NotFiniteError]:
         """Writes what was set aside, if anything, once it is computed; `done` steps were begun.
@@ -90,12 +95,30 @@ class TrainingLog:
         for place in sorted(active):
             own = {name: float(value[place]) for name, value in values.items()}
             own[_MEAN] /= counted
+            losses = own.pop(_SUM)
             if not math.isfinite(own["loss"]):
                 failed[place] = NotFiniteError(f"the loss became {own['loss']} at step {step}")
-                continue
-            self._progress[place].reach(step, {name: own[name] for name in _SHOWN})
-            self.writers[place].write(step, own | {"steps_per_second": rate})
+            elif not math.isfinite(losses):
+                failed[place] = self._not_finite(losses, step)
+            else:
+                self._progress[place].reach(step, {name: own[name] for name in _SHOWN})
+                self.writers[place].write(step, own | {"steps_per_second": rate})
+        self._finite = step
         return failed
+
+    def check(self, done: int, active: set[Place]) -> dict[Place, NotFiniteError]:
+        """As `write`; besides, of the active ones also the losses of steps that are not shown."""
+        failed = self.write(done)
+        if self._losses is not None:
+            losses = np.asarray(jax.device_get(self._losses))
+            for place in sorted(active - set(failed)):
+                if not math.isfinite(losses[place]):
+                    failed[place] = self._not_finite(float(losses[place]), done)
+            self._finite = done
+        return failed
+
+    def _not_finite(self, losses: float, step: int) -> NotFiniteError:
+        return NotFiniteError(f"a loss became {losses} in steps {self._finite + 1} to {step}")
 
     def announce(self, seconds: float) -> None:
         """Says how long the steps will take, of which one took so many `seconds`."""

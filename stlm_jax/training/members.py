@@ -44,26 +44,23 @@ class Member:
         category: its name.
         folder: its own, in the run's.
         total: steps that it is to have.
-        checkpoints: its own, open.
-        restored: where it goes on; None: at the beginning.
+        done: steps that it has a checkpoint of; 0: none.
+        checkpoints: its own, while they are open.
+        restored: that checkpoint, while it is needed.
     """
 
     run: Run
     category: str
     folder: Path
     total: int
-    checkpoints: Checkpoints
+    done: int = 0
+    checkpoints: Checkpoints | None = None
     restored: Restored | None = None
 
     @property
     def label(self) -> str:
         """What messages call it."""
         return f"{self.category} of {self.run.name}" if self.run.name else self.category
-
-    @property
-    def done(self) -> int:
-        """Steps that are done."""
-        return self.restored.step if self.restored else 0
 
     def samples_key(self) -> tuple[Any, ...]:
         """What samples depend on: members with the same see the same ones."""

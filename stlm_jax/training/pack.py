@@ -19,6 +19,7 @@ from stlm_jax.training.ensemble_step import PRODUCED
 from stlm_jax.training.log import Place, TrainingLog
 from stlm_jax.training.members import Group, Member
 from stlm_jax.training.placement import Placement, stacked
+from stlm_jax.training.saving import save
 from stlm_jax.training.state import TrainState, category_key, create_train_state
 from stlm_jax.training.targets import Features, Targets
 
@@ -157,16 +158,32 @@ class Pack:
         for place in sorted(self.active):
             member = self.members[place]
             state = jax.tree.map(lambda x, place=place: x[place], host)
+            assert member.checkpoints
             try:
                 save(member.checkpoints, step, state, self._loaders[place[0]])
             except NotFiniteError as error:
                 failed[place] = error
         return failed
 
+    def check(self) -> None:
+        """Raises what the last save of a member failed of, if it has."""
+        for place in self.active:
+            checkpoints = self.members[place].checkpoints
+            assert checkpoints
+            checkpoints.check()
+
+    def wait(self, places: set[Place]) -> None:
+        """Returns when the last saves of members are on disk."""
+        for place in sorted(places):
+            checkpoints = self.members[place].checkpoints
+            assert checkpoints
+            checkpoints.wait()
+
     def finish(self, step: int, log: TrainingLog) -> None:
         """Ends the members whose last step it was."""
         ended = {place for place in self.active if self.members[place].total <= step}
         if ended:
+            self.wait(ended)
             self._leave(ended, log)
 
     def drop(self, failed: Mapping[Place, NotFiniteError], log: TrainingLog) -> None:
@@ -192,13 +209,6 @@ class Pack:
         for place in places:
             mask[place] = True
         self.mask = self._placement.groups(mask)
-
-
-def save(checkpoints: Any, step: int, state: TrainState, loader: TrainLoader) -> None:
-    """Writes a checkpoint, unless a weight is not finite: the last good one stays the newest."""
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.student())):
-        raise NotFiniteError(f"a weight became infinite or nan at step {step}")
-    checkpoints.save(step, state.student(), state.training(), loader.get_state())
 
 
 def _first_state(member: Member, model: Stlm) -> TrainState:

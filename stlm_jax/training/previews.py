@@ -1,5 +1,6 @@
 """Pictures of what a training step was shown, for TensorBoard."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +11,9 @@ import numpy as np
 from stlm_jax.drawing.panel import draw_panel
 from stlm_jax.models.segmentation import upsample_map
 from stlm_jax.models.stlm import Stlm
-from stlm_jax.runtime.compilation import jit
+from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.interrupt import Interrupted
 from stlm_jax.runtime.metric_writer import MetricWriter
 from stlm_jax.runtime.progress import note
 from stlm_jax.training.state import TrainState
@@ -31,6 +33,7 @@ class Previews:
         """Previews every `config.log.images_every_steps` steps; never where that is 0."""
         self._every = config.log.images_every_steps
         self._preview = jit(make_preview_fn(model), static_argnums=2)
+        self._compiled: set[tuple[int, int]] = set()
 
     def due(self, step: int) -> bool:
         """Whether step number `step`, from 1, is to be shown."""
@@ -43,8 +46,11 @@ class Previews:
         states: TrainState,
         batch: dict,
         place: tuple[int, int] = (0, 0),
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Writes the images `preview/<number>` of a step of the member at a place.
+
+        There are none where `stop` ends the compilation of their program: it is time to save.
 
         Args:
             writer: the member's.
@@ -52,9 +58,16 @@ class Previews:
             states: what the step gave, leaves (groups, members of a group, …).
             batch: what it took, leaves (groups, …).
             place: group, and which of its members.
+            stop: looked at while compiling.
         """
         if not writer.takes_images:
             return
+        try:
+            if place not in self._compiled:
+                compile_apart(self._preview, states, batch, place, stop=stop)
+        except Interrupted:
+            return
+        self._compiled.add(place)
         shown = jax.device_get(self._preview(states, batch, place))
         try:
             panels = {

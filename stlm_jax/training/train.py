@@ -16,12 +16,19 @@ from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.mesh import make_mesh
 from stlm_jax.runtime.progress import note
 from stlm_jax.training.divergence import NotFiniteError, diverged, told
-from stlm_jax.training.members import Member, Run, groups_of, packs_of, runs_of
+from stlm_jax.training.members import Group, Member, Run, groups_of, packs_of, runs_of
 from stlm_jax.training.placement import Placement
 from stlm_jax.training.state import TrainState, abstract_train_state
 from stlm_jax.training.trainer import Trainer
 from stlm_jax.weights.checkpoint import Checkpoints
-from stlm_jax.workdir import CHECKPOINTS, DATA_CHECK, LOCK, check_same_run, write_run
+from stlm_jax.workdir import (
+    CHECKPOINTS,
+    DATA_CHECK,
+    LOCK,
+    check_same_run,
+    saved_steps,
+    write_run,
+)
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> list[str]:
@@ -75,45 +82,59 @@ def _train_all(
     settle: Callable[[], None],
 ) -> list[str]:
     template = abstract_train_state(config, build_stlm(config))
-    names = [(run, category) for category in splits for run in runs]
-    placement, size = _placement(config, len({(c, run.config.seed) for run, c in names}))
+    members = [
+        Member(run, category, run.workdir / category, totals[category])
+        for category in splits
+        for run in runs
+    ]
+    placement, size = _placement(config, len({member.samples_key()[:2] for member in members}))
     trainer: Trainer | None = None
+    settled = False
     stopped: list[str] = []
-    with contextlib.ExitStack() as opened:
-        # Of a run alone each category's folder is opened when its turn comes, as a training of
-        # many would hold many.
-        together = len(runs) > 1 or size > 1
-        for part in [names] if together else [[name] for name in names]:
-            members = [_open(run, category, totals[category], opened) for run, category in part]
-            waiting = [member for member in members if not _finished(member, template)]
-            _align(waiting, template)
-            groups = groups_of(waiting, lambda member: splits[member.category])
-            packs = packs_of(groups, size)
-            if packs and trainer is None:
-                shape = max(map(len, packs)), max(len(group.members) for group in groups)
-                shape = -(-shape[0] // placement.devices) * placement.devices, shape[1]
-                trainer = _trainer(config, template, placement, shape)
-            settle()  # now that nothing is missing, no sooner
-            settle = _settled
-            for member in members:
-                if member not in waiting:
-                    _say_finished(member)
-                    stopped += [member.label] if diverged(member) else []
-            for pack in packs:
-                assert trainer
-                try:
-                    stopped += trainer.fit(pack)
-                except NotFiniteError as error:
-                    (member,) = pack[0].members
-                    raise UserError(
-                        f"{member.label}: {told(member, error)} in another --workdir"
-                    ) from error
-            opened.close()
+    # The categories of a run alone one after the other, so that what is wrong with one is told
+    # when its turn comes.
+    together = len(runs) > 1 or size > 1
+    for part in [members] if together else [[member] for member in members]:
+        waiting = [member for member in part if not _finished(member, template)]
+        _align(waiting)
+        packs = packs_of(groups_of(waiting, lambda member: splits[member.category]), size)
+        if packs and trainer is None:
+            trainer = _trainer(config, template, placement, packs)
+        if not settled:  # now that nothing is missing, no sooner
+            settle()
+            settled = True
+        for member in part:
+            if member not in waiting:
+                stopped += _say_finished(member)
+        for pack in packs:
+            assert trainer
+            stopped += _fit(trainer, pack, template)
     return stopped
 
 
-def _settled() -> None:
-    pass
+def _fit(trainer: Trainer, pack: list[Group], template: TrainState) -> list[str]:
+    """Trains a pack from its members' checkpoints, which are open meanwhile."""
+    members = [member for group in pack for member in group.members]
+    with contextlib.ExitStack() as opened:
+        for member in members:
+            member.checkpoints = opened.enter_context(_checkpoints(member))
+            if member.done:
+                member.restored = member.checkpoints.restore(
+                    template.student(),
+                    template.training(),
+                    discard_damaged=True,
+                    at_most=member.done,
+                )
+        try:
+            return trainer.fit(pack)
+        except NotFiniteError as error:
+            (member,) = members
+            raise UserError(
+                f"{member.label}: {told(member, error)} in another --workdir"
+            ) from error
+        finally:
+            for member in members:  # room for the next pack's
+                member.restored = None
 
 
 def _placement(config: ml_collections.ConfigDict, groups: int) -> tuple[Placement, int]:
@@ -129,26 +150,36 @@ def _placement(config: ml_collections.ConfigDict, groups: int) -> tuple[Placemen
     return placement, placement.devices * config.ensemble.groups
 
 
-def _trainer(config, template: TrainState, placement: Placement, shape: tuple[int, int]) -> Trainer:
+def _trainer(
+    config: ml_collections.ConfigDict,
+    template: TrainState,
+    placement: Placement,
+    packs: Sequence[list[Group]],
+) -> Trainer:
+    groups = max(map(len, packs))
+    devices = placement.devices
+    shape = (
+        -(-groups // devices) * devices,
+        max(len(group.members) for pack in packs for group in pack),
+    )
     if placement.mesh is None and shape == (1, 1):
         return Trainer(config, template)
     return Trainer(config, template, placement, shape)
 
 
-def _open(run: Run, category: str, total: int, opened: contextlib.ExitStack) -> Member:
-    folder = run.workdir / category
-    checkpoints = Checkpoints(folder / CHECKPOINTS, run.config.checkpoint.keep)
-    opened.enter_context(checkpoints)
-    return Member(run, category, folder, total, checkpoints)
+def _checkpoints(member: Member) -> Checkpoints:
+    return Checkpoints(member.folder / CHECKPOINTS, member.run.config.checkpoint.keep)
 
 
 def _finished(member: Member, template: TrainState) -> bool:
-    """Whether a member is, once its newest checkpoint is restored."""
+    """Whether a member is, by its newest checkpoint that is whole; one that diverged is."""
     if diverged(member):
         return True
-    member.restored = member.checkpoints.restore(
-        template.student(), template.training(), discard_damaged=True
-    )
+    with _checkpoints(member) as checkpoints:
+        restored = checkpoints.restore(
+            template.student(), template.training(), discard_damaged=True
+        )
+    member.done = restored.step if restored else 0
     if member.done > member.total:
         raise UserError(
             f"{member.folder / CHECKPOINTS}: trained for {member.done} steps, more than the "
@@ -157,14 +188,16 @@ def _finished(member: Member, template: TrainState) -> bool:
     return member.done == member.total
 
 
-def _say_finished(member: Member) -> None:
+def _say_finished(member: Member) -> list[str]:
+    """Says that there is nothing to do; a list of the member if it diverged."""
     if diverged(member):
         note(f"{member.label}: diverged before, stopped; delete {member.folder} to train it again")
-    else:
-        note(f"{member.label}: finished before, {member.done} steps")
+        return [member.label]
+    note(f"{member.label}: finished before, {member.done} steps")
+    return []
 
 
-def _align(members: Sequence[Member], template: TrainState) -> None:
+def _align(members: Sequence[Member]) -> None:
     """Takes members that share samples back to a step that all of them have saved, if there is one.
 
     A run that was killed while it saved has a newer checkpoint of some than of others.
@@ -173,17 +206,11 @@ def _align(members: Sequence[Member], template: TrainState) -> None:
     for member in members:
         sharing.setdefault(member.samples_key(), []).append(member)
     for group in sharing.values():
-        common = set.intersection(*(set(member.checkpoints.steps()) for member in group))
-        if len({member.done for member in group}) == 1 or not common:
-            continue
-        for member in group:
-            if member.done > max(common):
-                member.restored = member.checkpoints.restore(
-                    template.student(),
-                    template.training(),
-                    discard_damaged=True,
-                    at_most=max(common),
-                )
+        if len({member.done for member in group}) > 1:
+            saved = [set(saved_steps(member.folder)) for member in group]
+            common = set.intersection(*saved)
+            for member in group:
+                member.done = max(common, default=member.done)
 
 
 def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -> int:

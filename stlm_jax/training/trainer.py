@@ -24,6 +24,7 @@ from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.pack import Pack
 from stlm_jax.training.placement import Placement
 from stlm_jax.training.previews import Previews
+from stlm_jax.training.saving import SaveTimes
 from stlm_jax.training.state import TrainState, parameter_table
 from stlm_jax.training.step import train_step
 from stlm_jax.training.targets import Targets
@@ -83,7 +84,7 @@ class Trainer:
         if not self._parameters_shown:
             note(parameter_table(jax.tree.map(lambda x: x[0, 0], states.params)))
             self._parameters_shown = True
-        start, every, lead = done, config.checkpoint.every_steps, groups[0].lead
+        start, times, lead = done, SaveTimes(config.checkpoint), groups[0].lead
         with (
             TrainingLog(pack.members, start) as log,
             StopRequest() as stop,
@@ -95,15 +96,17 @@ class Trainer:
                 # given `done`; only here may both be saved. A batch drawn before the save would be
                 # lost on resuming, as the loader's position would be past it.
                 stopping = stop.requested
-                due = done % every == 0 or done in pack.ends or stopping
-                if due and done > start:
-                    pack.drop(log.write(done), log)
+                pack.check()
+                if done > start and (times.due(done) or done in pack.ends or stopping):
+                    pack.drop(log.check(done, pack.active), log)
                     with log.pause(done):
                         pack.drop(pack.save(done, states), log)
+                    times.saved()
                 pack.finish(done, log)
                 if not pack.active:
                     return pack.stopped
                 if stopping:
+                    pack.wait(pack.active)
                     raise Interrupted(
                         f"{pack.label}: stopped at step {done} of {pack.total}, saved; run the "
                         "same command again to go on from there"
@@ -128,7 +131,7 @@ class Trainer:
                 log.put(done, metrics, shown, pack.active)
                 if self.previews.due(done):
                     with log.pause(done):
-                        self._preview(log, done, states, batch, pack.active)
+                        self._preview(log, done, states, batch, pack.active, stop)
 
     def _compile(
         self, pack: Pack, done: int, arguments: tuple[Any, ...], stop: StopRequest
@@ -143,10 +146,17 @@ class Trainer:
             ) from None
 
     def _preview(
-        self, log: TrainingLog, done: int, states: TrainState, batch: Any, active: set[Place]
+        self,
+        log: TrainingLog,
+        done: int,
+        states: TrainState,
+        batch: Any,
+        active: set[Place],
+        stop: StopRequest,
     ) -> None:
         for place in sorted(active):
-            self.previews.write(log.writers[place], done, states, batch, place)
+            writer = log.writers[place]
+            self.previews.write(writer, done, states, batch, place, lambda: stop.requested)
 
     def _texture_seed(self, config: ml_collections.ConfigDict) -> int:
         given = self.targets.texture_seed

@@ -5,30 +5,36 @@ training (optimiser, hyperparameters, key) and the position of the data iterator
 The student is an item of its own, so that prediction reads a third of the whole and another
 optimiser does not make a trained model unreadable.
 
-Each item is a nested dictionary of host arrays. Beside them lies a JSON table of every array's
-shape, dtype and CRC-32. The table is what makes restoring strict: another model is told from a
-damaged file, and a flipped bit, which the array store itself does not notice, is found.
+Each item is a nested dictionary of host arrays, which may go to any devices. Beside them lies a
+JSON table of every array's shape, dtype and CRC-32. The table is what makes restoring strict:
+another model is told from a damaged file, and a flipped bit, which the array store itself does not
+notice, is found.
 """
 
-import contextlib
-import errno
-import zlib
-from collections.abc import Iterator
+import concurrent.futures
+import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
-from flax import serialization, traverse_util
 
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.files import disk_problem
 from stlm_jax.runtime.progress import note
+from stlm_jax.weights.leaves import (
+    SEPARATOR,
+    describe,
+    flattened,
+    host_copies,
+    leaves_of,
+    nested,
+    rebuild,
+)
 from stlm_jax.weights.shapes import require_finite
 
-_SEPARATOR = "/"
 _FORMAT = 2  # 1, of the last release: one item `state` for all, whose `hyper` was flat
 _STUDENT, _TRAINING, _STATE, _META = "student", "training", "state", "meta"
 _STUDENT_PARTS = ("params", "batch_stats")
@@ -55,30 +61,38 @@ class Checkpoints:
     """The checkpoints of one category, in one folder.
 
     A save is complete or absent: Orbax writes to a temporary folder and renames it, so a process
-    killed at any moment leaves the previous checkpoint as it was. Saves are synchronous; when
-    `save` returns the checkpoint is on disk.
+    killed at any moment leaves the previous checkpoint as it was. A save is written by a thread of
+    this object's own, one at a time; whatever asks for the checkpoints on disk waits for it.
     """
 
     def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
         """Opens `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
         self.directory = Path(directory).absolute()
         self._manager: Any = None
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._writing: concurrent.futures.Future[None] | None = None
         if read_only and not self.directory.is_dir():
             return
-        with _quiet():
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                # When `save` returns, the state may be donated and the process be killed.
-                enable_async_checkpointing=False,
-                read_only=read_only,
-                create=not read_only,
-                # A reader must not remove what a training is writing at this moment.
-                cleanup_tmp_directories=not read_only,
-            )
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            # Orbax's own threads take over only once every array's file is planned and every array
+            # copied, which is most of the time that a save of so many small arrays takes.
+            enable_async_checkpointing=False,
+            read_only=read_only,
+            create=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        if not read_only:  # a reader must not remove what a training is writing at this moment
+            for path in self._manager.directory.iterdir():
+                if ocp.utils.is_tmp_checkpoint(path):
+                    path.rmtree()
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint folder, ascending."""
+        self._await_writer()
+        return self._complete()
+
+    def _complete(self) -> list[int]:
         return sorted(self._manager.all_steps()) if self._manager else []
 
     def latest_step(self) -> int | None:
@@ -86,7 +100,10 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(self, step: int, student: Any, training: Any, data: Any) -> None:
-        """Writes checkpoint `step`; where the disk refuses, earlier ones are untouched.
+        """Has checkpoint `step` written; where the disk refuses, earlier ones are untouched.
+
+        On return the arrays may be donated or overwritten. That the checkpoint is on disk, and an
+        error if it cannot be, is what `wait` and `close` tell, `check` or the next save.
 
         Args:
             step: updates done.
@@ -94,30 +111,49 @@ class Checkpoints:
             training: a pytree of the other arrays.
             data: JSON values.
         """
-        items = {
-            name: _leaves(jax.device_get(tree))
-            for name, tree in ((_STUDENT, student), (_TRAINING, training))
-        }
+        self.wait()  # before copying: there is memory for one state, not for two
+        items = {_STUDENT: host_copies(student), _TRAINING: host_copies(training)}
+        self._writing = self._writer.submit(self._write, step, items, copy.deepcopy(data))
+
+    def _write(self, step: int, items: dict[str, dict[str, np.ndarray]], data: Any) -> None:
         meta = {
             "format": _FORMAT,
             "step": step,
             "data": data,
-            "leaves": {name: _table(flat) for name, flat in items.items()},
+            "leaves": {
+                name: {path: describe(leaf) for path, leaf in flat.items()}
+                for name, flat in items.items()
+            },
         }
-        saved = {name: ocp.args.StandardSave(_nested(flat)) for name, flat in items.items()}
+        saved = {name: ocp.args.StandardSave(nested(flat)) for name, flat in items.items()}
         try:
-            with _quiet():
-                args = ocp.args.Composite(**saved, meta=ocp.args.JsonSave(meta))
-                self._manager.save(step, args=args, force=True)
-                self._manager.wait_until_finished()
+            args = ocp.args.Composite(**saved, meta=ocp.args.JsonSave(meta))
+            self._manager.save(step, args=args, force=True)
+            self._manager.wait_until_finished()
         except Exception as error:
-            reason = _disk_problem(error)
+            reason = disk_problem(error)
             if reason is None:
                 raise
             raise UserError(
                 f"{self.directory}: checkpoint {step} could not be written: {reason}; "
-                f"{_last_good(self.latest_step())}, so free some space and run the command again"
+                f"{_last_good(self._complete())}, so free some space and run the command again"
             ) from error
+
+    def check(self) -> None:
+        """Raises what the last save failed of, if it has; waits for nothing."""
+        if self._writing and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk, or raises what kept it from there."""
+        self._await_writer()
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+
+    def _await_writer(self) -> None:
+        if self._writing:
+            concurrent.futures.wait([self._writing])
 
     def restore(
         self,
@@ -142,8 +178,7 @@ class Checkpoints:
                 damaged.append(step)
                 continue
             try:
-                with _quiet():
-                    restored = self._restore_step(step, student, training)
+                restored = self._restore_step(step, student, training)
             except UserError:
                 raise
             except Exception as error:  # whatever the array store raises on a broken file
@@ -173,7 +208,7 @@ class Checkpoints:
         return Restored(step, found[_STUDENT], found.get(_TRAINING), meta["data"])
 
     def _restore_item(self, step: int, name: str, template: Any, meta: dict[str, Any]) -> Any:
-        expected = _leaves(template)
+        expected = leaves_of(template)
         if meta.get("format", 1) == 1:
             item, saved = _STATE, meta["leaves"]
             paths = _paths_of_format_1(name, saved, expected)
@@ -183,15 +218,15 @@ class Checkpoints:
         self._require_same_model(step, {paths[p]: saved[p] for p in paths}, expected)
         # Orbax restores an item only as a whole, into a tree of the very structure.
         target = {path: np.empty(shape, dtype) for path, (shape, dtype, _) in saved.items()}
-        args = {item: ocp.args.StandardRestore(_nested(target))}
+        args = {item: ocp.args.StandardRestore(nested(target))}
         tree = self._manager.restore(step, args=ocp.args.Composite(**args))[item]
-        flat = traverse_util.flatten_dict(tree, sep=_SEPARATOR)
+        flat = flattened(tree)
         for path in paths:
-            if _describe(flat[path]) != saved[path]:
+            if describe(flat[path]) != saved[path]:
                 raise ValueError(f"{path} is not what was saved")
             if name == _STUDENT:
                 require_finite(self.directory / str(step), path, flat[path])
-        return _rebuild(template, {paths[path]: flat[path] for path in paths})
+        return rebuild(template, {paths[path]: flat[path] for path in paths})
 
     def _require_known_format(self, step: int, number: int) -> None:
         if number not in range(1, _FORMAT + 1):
@@ -216,89 +251,51 @@ class Checkpoints:
                 )
 
     def close(self) -> None:
-        """Releases Orbax's resources."""
-        if self._manager:
-            # Else Orbax's thread that removes leftovers prints a traceback as the process ends.
-            if cleanup := getattr(self._manager, "_cleanup_tmp_directory_future", None):
-                cleanup.result()
-            self._manager.close()
+        """Waits for the last save and releases Orbax's resources."""
+        self._await_writer()  # Ctrl-C ends this, and then nothing is released under the writer
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            if self._manager:
+                self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.close()
+        except UserError as failure:
+            if error is None:
+                raise
+            note(str(failure))  # what ended the run is for the last line
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+class _NotOrbax(logging.Filter):
     """Silences Orbax's log, which prints whole tracebacks of errors that are handled here."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.pathname.startswith(_ORBAX)
+
+
+_ORBAX = str(Path(ocp.__file__).parent)
+logging.getLogger("absl").addFilter(_NotOrbax())  # for good: saves log in their threads
 
 
 def _paths_of_format_1(name: str, saved: dict, expected: dict) -> dict[str, str]:
     """Which leaves of the one item of format 1 an item of today holds, and their paths today."""
-    of_student = {path for path in saved if path.split(_SEPARATOR)[0] in _STUDENT_PARTS}
+    of_student = {path for path in saved if path.split(SEPARATOR)[0] in _STUDENT_PARTS}
     if name == _STUDENT:
         return {path: path for path in of_student}
     today = {}
     for path in expected:
-        collection, *rest = path.split(_SEPARATOR)
+        collection, *rest = path.split(SEPARATOR)
         if collection == "hyper":  # hyper/rotation/degrees was hyper/rotation_degrees, …
             today[f"hyper/{'_'.join(rest)}"] = path
             today[f"hyper/{rest[-1]}"] = path  # … and hyper/loss/l1_weight hyper/l1_weight
     return {path: today.get(path, path) for path in saved if path not in of_student}
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(flat, sep=_SEPARATOR)
-
-
-def _table(flat: dict[str, Any]) -> dict[str, list]:
-    return {path: _describe(leaf) for path, leaf in flat.items()}
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    """Path → array of a pytree; empty containers and None have no entry."""
-    nested = serialization.to_state_dict(tree)
-    flat = traverse_util.flatten_dict(nested, sep=_SEPARATOR)
-    return {
-        k: v if hasattr(v, "shape") else np.asarray(v) for k, v in flat.items() if v is not None
-    }
-
-
-def _rebuild(template: Any, flat: dict[str, np.ndarray]) -> Any:
-    nested = serialization.to_state_dict(template)
-    slots = traverse_util.flatten_dict(nested, sep=_SEPARATOR, keep_empty_nodes=True)
-    filled = {path: flat.get(path, slot) for path, slot in slots.items()}
-    return serialization.from_state_dict(
-        template, traverse_util.unflatten_dict(filled, sep=_SEPARATOR)
-    )
-
-
-def _describe(array: np.ndarray) -> list:
-    """[shape, dtype, CRC-32 of the bytes] as JSON values."""
-    array = np.asarray(array)
-    content = np.ascontiguousarray(array).view(np.uint8)
-    return [list(array.shape), array.dtype.name, zlib.crc32(content.data)]
-
-
-def _disk_problem(error: BaseException) -> str | None:
-    """Says in words what the disk refused; None where the error is of another kind."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left on the disk"
-    text = str(error)  # the array store reports the same as a plain exception
-    if "No space left on device" in text or "Disk quota exceeded" in text:
-        return "no space left on the disk"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return "the folder is not writable"
-    return None
-
-
-def _last_good(step: int | None) -> str:
-    return "there is no earlier one" if step is None else f"the one of step {step} is intact"
+def _last_good(steps: list[int]) -> str:
+    return f"the one of step {steps[-1]} is intact" if steps else "there is no earlier one"

@@ -106,15 +106,15 @@ def test_a_full_disk_leaves_what_is_there_and_the_command_goes_on(
     assert contents(place / "full") == whole
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_stops_between_files(place, whole, monkeypatch, capsys, name):
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_stops_between_files(place, whole, monkeypatch, capsys, name, status):
     def signalled(write, *arguments):
         signal.raise_signal(getattr(signal, name))
         write(*arguments)
 
     with monkeypatch.context() as patch:
         at_write(patch, 2, signalled)
-        assert main(command(place, name)) == 130
+        assert main(command(place, name)) == status
     assert "what is written can be used" in capsys.readouterr().err.splitlines()[-1]
     assert len(contents(place / name)) == 1 and not (place / name / "lock").exists()
     assert main(command(place, name)) == 0

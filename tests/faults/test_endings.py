@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -132,8 +133,8 @@ def test_thresholds_of_an_earlier_checkpoint_do_not_count(place):
 # --- signals ---
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_is_heard_while_the_compiler_works(place, name, tmp_path):
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_is_heard_while_the_compiler_works(place, name, status, tmp_path):
     fresh = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "no_cache")}
     process = started(command(place, workdir="new"), **fresh)
     for line in process.stderr:
@@ -142,9 +143,65 @@ def test_a_signal_is_heard_while_the_compiler_works(place, name, tmp_path):
     time.sleep(1)
     process.send_signal(getattr(signal, name))
     errors = process.communicate()[1]
-    assert process.returncode == 130, errors
+    assert process.returncode == status, errors
     assert "stopped" in errors.splitlines()[-1]
     assert "Traceback" not in errors and not (place / "new/lock").exists()
+
+
+def test_sigterm_saves_the_step_of_an_endless_training(place):
+    endless = ["--config.train.steps=1000000", "--config.checkpoint.every_steps=4"]
+    process = started(command(place, *endless, workdir="new"))
+    folder = place / "new/disc/checkpoints"
+    while not (folder / "8").is_dir() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate()[1]
+    assert process.returncode == 143, errors
+    said = re.fullmatch(
+        r"disc: stopped at step (\d+) of 1000000, saved; .*", errors.splitlines()[-1]
+    )
+    assert said and int(said[1]) == max(int(path.name) for path in folder.glob("[0-9]*"))
+    assert "Traceback" not in errors and not list(folder.glob("*tmp*"))
+
+
+@pytest.mark.parametrize("moment", ["compiling", "reading", "folding in"])
+def test_sigterm_is_heard_while_evaluation_runs(place, moment, monkeypatch, capsys):
+    from stlm_jax.evaluation.measurements import Measurements
+
+    asleep, done = [], threading.Event()
+
+    def signal_and_sleep(*_, **__):
+        asleep.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.wait(60)
+        raise RuntimeError("woken too late for anything")
+
+    def signalled(function):
+        def acting(*arguments, **named):
+            if not asleep:
+                asleep.append(1)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return function(*arguments, **named)
+
+        return acting
+
+    if moment == "compiling":
+        endless = type("Endless", (), {"lower": signal_and_sleep})
+        monkeypatch.setattr("stlm_jax.inference.predictor.jit", lambda *_, **__: endless())
+    elif moment == "reading":
+        from stlm_jax.evaluation import measure
+
+        replaced = signalled(measure.read_test_image)
+        monkeypatch.setattr("stlm_jax.evaluation.measure.read_test_image", replaced)
+    else:
+        monkeypatch.setattr(Measurements, "add", signalled(Measurements.add))
+    assert main(["main", *command(place)]) == 143
+    done.set()
+    printed = capsys.readouterr()
+    assert asleep and "run the same command again" in printed.err.splitlines()[-1]
+    assert "Traceback" not in printed.err
+    monkeypatch.undo()
+    assert main(["main", *command(place)]) == 0
 
 
 def test_a_compiler_that_never_returns_is_left_behind(place, monkeypatch, capsys):

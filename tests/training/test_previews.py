@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 
 import event_files
 import jax
@@ -102,3 +103,14 @@ def test_training_goes_on_without_the_library_that_draws(
     assert not event_files.read(tmp_path)[1]
     assert capsys.readouterr().err.count("no previews: ") == 1
     assert not previews.due(STEP)
+
+
+def test_no_compilation_of_theirs_keeps_a_stopped_run_from_saving(config, model, step, tmp_path):
+    woken, previews = threading.Event(), Previews(config, model)
+    previews._preview = type("Endless", (), {"lower": lambda *_: woken.wait(60)})()
+    batch, state, _ = step
+    with MetricWriter(tmp_path / "metrics.jsonl") as writer:
+        previews.write(writer, STEP, state, batch, stop=lambda: True)
+        assert not woken.is_set()
+    woken.set()
+    assert not event_files.read(tmp_path)[1]

@@ -172,9 +172,9 @@ def test_a_run_whose_clean_features_do_not_fit_is_the_same(place, whole, capsys)
     assert sum(all_) < sum(some) < sum(none) and all_[-1] <= none[-1] - 1
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_saves_the_current_step_and_says_how_to_go_on(
-    place, whole, name, monkeypatch, capsys
+    place, whole, name, status, monkeypatch, capsys
 ):
     from stlm_jax.data.loader import TrainLoader
 
@@ -189,7 +189,7 @@ def test_a_signal_saves_the_current_step_and_says_how_to_go_on(
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
         patch.setattr(TrainLoader, "__next__", draw_and_signal)
-        assert main(command(place, name, 7)) == 130
+        assert main(command(place, name, 7)) == status
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     last_line = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(r"disc: stopped at step 5 of 7, saved; run the same command", last_line)

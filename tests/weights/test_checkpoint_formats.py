@@ -83,6 +83,7 @@ def test_a_damaged_one_of_the_last_release_is_told(tmp_path, capsys):
 def test_a_format_that_is_not_known_is_named(tmp_path, number):
     with Checkpoints(tmp_path / "new") as checkpoints:
         checkpoints.save(7, STUDENT, TRAINING, None)
+        checkpoints.wait()
         (path,) = (tmp_path / "new/7/meta").rglob("metadata")
         path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
         with pytest.raises(UserError, match=rf"new/7: a checkpoint of format {number}, .*1 to 2"):

@@ -1,0 +1,60 @@
+"""The arrays of a pytree by their paths: as a checkpoint holds them, and as its table has them."""
+
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization, traverse_util
+
+SEPARATOR = "/"
+
+
+def leaves_of(tree: Any) -> dict[str, Any]:
+    """Path → array of a pytree; empty containers and None have no entry."""
+    state = serialization.to_state_dict(tree)
+    flat = traverse_util.flatten_dict(state, sep=SEPARATOR)
+    return {
+        k: v if hasattr(v, "shape") else np.asarray(v) for k, v in flat.items() if v is not None
+    }
+
+
+def host_copies(tree: Any) -> dict[str, np.ndarray]:
+    """Path → copy in host memory, which stays as it is whatever becomes of the pytree's arrays.
+
+    Of an array over several devices each part is fetched once, of copies only one.
+    """
+    flat = leaves_of(tree)
+    # All at once: every transfer begins before the first is waited for.
+    return {path: _own(flat[path], array) for path, array in jax.device_get(flat).items()}
+
+
+def _own(leaf: Any, array: np.ndarray) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and all(d.platform != "cpu" for d in leaf.devices()):
+        return array
+    return np.array(array)  # else it may be the very memory of the device, which a step overwrites
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """The nested dictionary of paths."""
+    return traverse_util.unflatten_dict(flat, sep=SEPARATOR)
+
+
+def flattened(tree: dict[str, Any]) -> dict[str, Any]:
+    """The paths of a nested dictionary."""
+    return traverse_util.flatten_dict(tree, sep=SEPARATOR)
+
+
+def rebuild(template: Any, flat: dict[str, np.ndarray]) -> Any:
+    """A pytree like `template` with the arrays of `flat`."""
+    state = serialization.to_state_dict(template)
+    slots = traverse_util.flatten_dict(state, sep=SEPARATOR, keep_empty_nodes=True)
+    filled = {path: flat.get(path, slot) for path, slot in slots.items()}
+    return serialization.from_state_dict(template, nested(filled))
+
+
+def describe(array: np.ndarray) -> list:
+    """[shape, dtype, CRC-32 of the bytes] as JSON values."""
+    array = np.asarray(array)
+    content = np.ascontiguousarray(array).view(np.uint8)
+    return [list(array.shape), array.dtype.name, zlib.crc32(content.data)]
