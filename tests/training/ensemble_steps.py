@@ -45,7 +45,8 @@ SETTINGS = ({}, {"optimizer.learning_rate": 1e-3, "loss.focal_gamma": 2.0})
 def config():
     made = default()
     made.image_size, made.dtype, made.remat = SIDE, "float64", "none"
-    made.student.encoder, made.student.segmentation_channels = "tiny_vit_test", 8
+    made.teacher.name, made.student.encoder = "vit_tiny", "tiny_vit_test"
+    made.student.segmentation_channels = 8
     made.data.rotation.ring = "small"
     return made
 
