@@ -12,6 +12,7 @@ import math
 import re
 from typing import Any
 
+from stlm_jax.runtime import libtpu
 from stlm_jax.runtime.errors import UserError
 
 
@@ -102,6 +103,7 @@ class Topology:
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_WORKER_ID": "0",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing runs there, so nothing is in the way
+            libtpu.ARGUMENTS: libtpu.arguments(),
         }
 
 

@@ -1,9 +1,10 @@
-"""Has programs compiled in a process of its own, which can be stopped at any moment."""
+"""Has programs compiled in processes of their own, which can be stopped at any moment."""
 
 import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import queue
 import re
@@ -30,14 +31,14 @@ _LOG_INTERVAL = 30.0  # seconds between lines where the output is no terminal
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the process has found out.
+    """What the processes have found out.
 
     Attributes:
         measured: the programs that were compiled, by name, in order.
         work: the fields of `launch.work.Work`.
         device: the kind of device, as JAX names it.
         limit: bytes of memory that a program may have; None where that is not known.
-        host: the most bytes that compiling took here.
+        host: the most bytes that compiling a program took here.
         too_long: the program whose compiling did not end in time; empty where all did.
     """
 
@@ -71,21 +72,40 @@ def environment(topology: Topology, data: int, around: Mapping[str, str]) -> dic
 
 
 def compile_programs(request: dict[str, Any], topology: Topology, deadline: float) -> Answer:
-    """Compiles what a request of `launch.worker` names, as far as it fits and time suffices.
+    """Compiles programs as far as they fit and time suffices.
+
+    Each has a process of its own, as compilers keep much of the memory that a program took.
 
     Args:
-        request: its `programs` are compiled in order, up to the first that does not fit.
+        request: of `launch.worker`, but for `program`; its `programs` are compiled in order, up to
+            the first that does not fit.
         topology: what for.
         deadline: of `time.monotonic`, when the compiler is stopped.
     """
-    with _Worker(request, environment(topology, request["data"], os.environ)) as worker:
-        return worker.listen(deadline)
+    variables = environment(topology, request["data"], os.environ)
+    found = Answer({}, {}, "", None, 0, "")
+    for name in request["programs"]:
+        with _Worker({**request, "program": name}, variables) as worker:
+            part = worker.listen(deadline)
+        found = Answer(
+            found.measured | part.measured,
+            part.work or found.work,
+            part.device or found.device,
+            part.limit or found.limit,
+            max(found.host, part.host),
+            part.too_long,
+        )
+        limit = found.limit or math.inf
+        if found.too_long or not all(m.fits(limit) for m in part.measured.values()):
+            break
+    return found
 
 
 class _Worker:
     """The process, and what it has said; it is killed at the end of the context."""
 
     def __init__(self, request: dict[str, Any], variables: dict[str, str]):
+        self._asked: str = request["program"]
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         # A session of its own: Ctrl-C comes to this process, which ends that one at once.
         self._process = subprocess.Popen(
@@ -130,7 +150,7 @@ class _Worker:
                 progress.show(self._program)
                 if time.monotonic() > deadline:
                     progress.end()
-                    return dataclasses.replace(found, too_long=self._program or "starting")
+                    return dataclasses.replace(found, too_long=self._asked)
                 continue
             if line is None:
                 progress.end()

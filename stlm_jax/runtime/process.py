@@ -1,7 +1,9 @@
 """What every command that computes does before its first program."""
 
+import os
 from pathlib import Path
 
+from stlm_jax.runtime import libtpu
 from stlm_jax.runtime.compilation import use_compilation_cache, use_matmul_precision
 from stlm_jax.runtime.host_memory import keep_freed_memory
 
@@ -13,6 +15,7 @@ def prepare(precision: str, cache: Path | None) -> None:
         precision: `config.precision`.
         cache: the folder for compiled programs; None keeps none.
     """
+    os.environ[libtpu.ARGUMENTS] = libtpu.arguments(os.environ.get(libtpu.ARGUMENTS, ""))
     if cache is not None:
         use_compilation_cache(cache)
     use_matmul_precision(precision)

@@ -9,6 +9,7 @@ from launch.compiling import Answer, environment
 from launch.measured import EVALUATION, FROM_STORE, GIB, PROGRAMS, STORE, TRAIN, Measured
 from launch.options import parse
 from stlm_jax.config import default
+from stlm_jax.runtime import libtpu
 
 LIMIT = 10.0
 
@@ -133,6 +134,7 @@ def test_nothing_of_a_machine_with_a_tpu_leaks():
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "LIBTPU_INIT_ARGS": libtpu.arguments(),
     }
     made = environment(parse_topology("cpu"), 4, around)
     assert made["JAX_PLATFORMS"] == "cpu" and made["XLA_FLAGS"].endswith("device_count=4")
