@@ -43,14 +43,15 @@ def train_step(
             kept, `cached` of `live_targets`; where all are stored, `stored` of `draw_stored`, with
             `targets`, those of the samples and of the clean images in bfloat16.
         accumulate: micro-batches that the gradients are the mean of, see `mean_gradients`.
-        lanes: of `teacher_features`, the devices that the batch lies on.
+        lanes: the devices that the batch lies on, each with as many samples that follow one
+            another; see `teacher_features`.
 
     Returns:
         The state after it, and float32 scalars: the loss terms, `gradient_norm`, `anomalous`,
         the batch's share of changed pixels, and `teacher_passes`, how often the teacher was run for
         a sample. With `cached` also `produced` of `live_targets`.
     """
-    clean, sample = draw_samples(state.step_key(), batch, state.hyper)
+    clean, sample = draw_samples(state.step_key(), batch, state.hyper, lanes)
     targets: TeacherFeatures | None = None
     facts: dict[str, Any] = {"teacher_passes": jnp.zeros(())}
     if "stored" in batch:
@@ -68,12 +69,14 @@ def train_step(
     return state, {**metrics, "anomalous": sample.mask.mean(), **facts}
 
 
-def draw_samples(key, batch: dict[str, Any], hyper) -> tuple[jax.Array, PseudoSample]:
+def draw_samples(
+    key, batch: dict[str, Any], hyper, lanes: int = 1
+) -> tuple[jax.Array, PseudoSample]:
     """What a step with `key` makes of its `batch`: the clean images, rotated, and the samples."""
     if "stored" in batch:
         return draw_stored(batch, hyper)
     clean = rotate_batch(key, batch["image"], hyper["rotation"])
-    return clean, pseudo_batch(key, clean, batch["textures"], hyper["pseudo"])
+    return clean, pseudo_batch(key, clean, batch["textures"], hyper["pseudo"], lanes)
 
 
 def mean_gradients(
