@@ -21,6 +21,7 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.compilation import jit as jit_here
+from stlm_jax.runtime.sharding import FSDP, weight_shardings
 from stlm_jax.training.feature_cache import abstract_part, rotates
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import abstract_train_state
@@ -92,13 +93,15 @@ class _Parts:
         self.devices = mesh.shape[DATA]
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.split = NamedSharding(mesh, PartitionSpec(DATA))
-        self.model: Stlm = build_stlm(config)
+        self.model: Stlm = build_stlm(config, self.devices)
         self.teacher: Sam | None = None
         self.teacher_variables: Any = None
         if config.teacher.checkpoint != "none":
             self.teacher = build_sam(config.teacher.name, jnp.dtype(config.dtype))
-            place = self._spread if shard_teacher else self._on_every
-            self.teacher_variables = place(variable_shapes(self.teacher))
+            shapes = variable_shapes(self.teacher)
+            sharding = FSDP if shard_teacher else config.teacher.sharding
+            places = weight_shardings(shapes, mesh, DATA, sharding)
+            self.teacher_variables = jax.tree.map(_placed, shapes, places)
         self.levels = feature_shapes(config, config.train.batch_size)
         self.state = self._on_every(abstract_train_state(config, self.model))
         self.optimizer = make_optimizer(config.optimizer)
@@ -218,19 +221,6 @@ class _Parts:
 
     def _on_every(self, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: _placed(leaf, self.everywhere), tree)
-
-    def _spread(self, tree: Any) -> Any:
-        """Splits each leaf along the longest of its axes that can be."""
-
-        def place(leaf):
-            fitting = [i for i, side in enumerate(leaf.shape) if side % self.devices == 0]
-            if not fitting:
-                return _placed(leaf, self.everywhere)
-            axis = max(fitting, key=lambda i: leaf.shape[i])
-            names = [DATA if i == axis else None for i in range(len(leaf.shape))]
-            return _placed(leaf, NamedSharding(self.mesh, PartitionSpec(*names)))
-
-        return jax.tree.map(place, tree)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

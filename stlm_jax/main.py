@@ -26,13 +26,15 @@ def run(argv: Sequence[str]) -> None:
         return
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.inference.predict import predict
+    from stlm_jax.runtime.hosts import require_one
     from stlm_jax.runtime.process import prepare
     from stlm_jax.training.train import train
     from stlm_jax.workdir import COMPILATION_CACHE
 
     config, workdir = settings.config, settings.workdir
-    prepare(config.precision, workdir / COMPILATION_CACHE)
+    prepare(config.precision, workdir / COMPILATION_CACHE, settings.hosts)
     if settings.mode == "predict":
+        require_one("prediction")
         predict(config, workdir)
         return
     if settings.mode == "train":

@@ -21,6 +21,7 @@ LONG_FILES = (
     "test_census.py",
     "test_endings.py",
     "test_feature_store.py",
+    "test_data_parallel.py",
     "test_plan.py",
     "test_onnx.py",
     "test_description.py",
