@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 FSDP = "fsdp"  # of config.teacher.sharding
@@ -42,3 +43,43 @@ def weight_shardings(tree: Any, mesh: Mesh, axis_name: str, sharding: str) -> An
     return jax.tree.map(
         lambda leaf: NamedSharding(mesh, spread_spec(leaf.shape, axis_name, parts)), tree
     )
+
+
+def put_whole(tree: Any, shardings: Any) -> Any:
+    """Puts what every process has in full on the devices, each part where it belongs.
+
+    Args:
+        tree: of host arrays, the same in all processes.
+        shardings: a tree of them, or one for all leaves.
+    """
+
+    def put(leaf, sharding):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda leaf: put(leaf, shardings), tree)
+    return jax.tree.map(put, tree, shardings)
+
+
+def put_rows(tree: Any, mesh: Mesh, axis_name: str) -> Any:
+    """Makes whole batches of what each process has of them: its rows, in the processes' order.
+
+    Args:
+        tree: of host arrays (N / processes, …).
+        mesh: of the run; along `axis_name` a process's devices follow one another.
+        axis_name: over which rows are spread.
+
+    Returns:
+        A tree of arrays (N, …), no row of which has left its process.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(axis_name))
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+    )
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """The rows of an array, spread by `put_rows`, that this process's devices hold."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

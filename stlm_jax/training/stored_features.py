@@ -63,13 +63,13 @@ class StoredFeatures:
         self._digests = _known_digests(config, category, images, store)
         self.order = {"store": store.identity()}
 
-    def of(self, number: int, index: np.ndarray) -> dict[str, Any]:
+    def of(self, number: int, index: np.ndarray, rows: slice = slice(None)) -> dict[str, Any]:
         """The part `stored` of batch `number`, which has the images of `index`; on the device."""
         rng = np.random.default_rng((*self._draws, number))
-        variants = rng.integers(0, self._store.variants, len(index), np.int32)
-        clean = rng.random(len(index)) < self._clean_probability
-        digests = [self._digests[i] for i in index]
-        shape = (len(index), *self._store.shape)
+        variants = rng.integers(0, self._store.variants, len(index), np.int32)[rows]
+        clean = (rng.random(len(index)) < self._clean_probability)[rows]
+        digests = [self._digests[i] for i in index[rows]]
+        shape = (len(digests), *self._store.shape)
         of_pseudo, of_clean = (np.empty(shape, TARGET_DTYPE) for _ in range(2))
         for sample, (digest, variant) in enumerate(zip(digests, variants, strict=True)):
             slots = list(self._store.slots_of(int(variant), self._rotates))

@@ -4,13 +4,13 @@ import os
 import pathlib
 import re
 import socket
-import subprocess
-import sys
 
 import jax
 import pytest
+from two_processes import flags, free_port, in_two_processes
 
 from stlm_jax.runtime import hosts
+from stlm_jax.runtime.agreement import Vote
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.settings import parse
 
@@ -28,37 +28,8 @@ print(gather(jax.process_index()), len(jax.devices()))
 """
 
 
-def free_port(least=1024, most=2**16):
-    for port in range(least + os.getpid() % 2048, most):
-        with socket.socket() as probe:
-            if probe.connect_ex(("localhost", port)):
-                return port
-    raise AssertionError("no port is free")
-
-
-def in_processes(argv_of, environment_of=lambda number: {}, script=JOIN):
-    """Status, stdout and stderr of two processes."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, DEMO, *argv_of(number)],
-            cwd=REPOSITORY,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", **environment_of(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
-
-
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("given", "said"),
     [
         (["--processes=2"], r"--processes=2: --coordinator and --process must be given, too"),
         (["--coordinator=a:1", "--process=0"], r"--coordinator=a:1: --processes must be given"),
@@ -74,9 +45,9 @@ def in_processes(argv_of, environment_of=lambda number: {}, script=JOIN):
         (["--processs=0"], r"unknown option --processs\. Did you mean --processes\?"),
     ],
 )
-def test_wrong_flags_are_named(flags, said):
+def test_wrong_flags_are_named(given, said):
     with pytest.raises(UserError) as error:
-        parse(["main", DEMO, *flags])
+        parse(["main", DEMO, *given])
     assert re.search(said, str(error.value)) and "\n" not in str(error.value)
 
 
@@ -123,15 +94,16 @@ def slurm(number, processes, job):
 
 def test_processes_find_each_other_by_flags():
     port = free_port()
-    flags = [f"--coordinator=localhost:{port}", "--processes=2"]
-    ended = in_processes(lambda number: [*flags, f"--process={number}"])
+    ended = in_two_processes(lambda number: ["-c", JOIN, DEMO, *flags(port, number)])
     for status, printed, errors in ended:
         assert status == 0 and printed.endswith(f"[0, 1] {2 * local_devices()}\n"), errors
 
 
 def test_processes_find_each_other_in_a_cluster():
     job = free_port(61440) - 61440  # of which jax makes the port
-    ended = in_processes(lambda number: [], lambda number: slurm(number, 2, job))
+    ended = in_two_processes(
+        lambda number: ["-c", JOIN, DEMO], lambda number: slurm(number, 2, job)
+    )
     for status, printed, errors in ended:
         assert status == 0 and printed.endswith(f"[0, 1] {2 * local_devices()}\n"), errors
 
@@ -140,6 +112,35 @@ def local_devices():
     """How many devices a process of these tests has."""
     match = re.search(r"device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     return int(match[1]) if match else 1
+
+
+VOTE = """
+import sys, time
+import jax
+from stlm_jax.runtime.agreement import Vote
+from stlm_jax.runtime.process import prepare
+from stlm_jax.settings import parse
+settings = parse(["main", *sys.argv[1:]])
+prepare("default", None, settings.hosts)
+vote, seen = Vote(), []
+for step in range(8):
+    # The second process wants it at step 3, the first never, which is the slower one.
+    time.sleep(0.05 * (1 - jax.process_index()))
+    seen.append(vote.any(jax.process_index() == 1 and step == 3))
+print(seen.index(True), sum(seen))
+"""
+
+
+def test_what_one_process_wants_all_know_at_the_same_step():
+    port = free_port()
+    ended = in_two_processes(lambda number: ["-c", VOTE, DEMO, *flags(port, number)])
+    for status, printed, errors in ended:
+        assert status == 0 and printed.endswith("4 1\n"), errors
+
+
+def test_one_process_knows_at_once():
+    vote = Vote()
+    assert [vote.any(wanted) for wanted in (False, True, False)] == [False, True, False]
 
 
 def test_what_is_done_by_one_process_is_refused_in_several(monkeypatch):

@@ -2,10 +2,12 @@
 
 `python tests/training/steps_on_devices.py OUT RUN…` writes what each run computed to OUT/RUN.npz,
 its compiled program's text to OUT/RUN.txt and its forward pass's to OUT/RUN.forward.txt. A run is
-its devices and what it does, such as `8-live` or `1-live-per_device8`, see `take`. In float64,
-since Adam makes a full step of any gradient, of rounding noise, too.
+its devices and what it does, such as `8-live` or `1-live-per_device8`, see `take`. With
+`--coordinator`, `--processes` and `--process` this is one of several that share the devices. In
+float64, since Adam makes a full step of any gradient, of rounding noise, too.
 """
 
+import argparse
 import functools
 import pathlib
 import sys
@@ -23,10 +25,12 @@ from flax import traverse_util  # noqa: E402
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from stlm_jax.config import default  # noqa: E402
+from stlm_jax.data.loader import TrainLoader  # noqa: E402
 from stlm_jax.models import prompt_encoder, resize  # noqa: E402
 from stlm_jax.models.build import build_sam, build_stlm  # noqa: E402
 from stlm_jax.models.initialization import random_variables  # noqa: E402
-from stlm_jax.runtime.sharding import weight_shardings  # noqa: E402
+from stlm_jax.runtime.hosts import join, parse_hosts  # noqa: E402
+from stlm_jax.runtime.sharding import put_rows, put_whole, weight_shardings  # noqa: E402
 from stlm_jax.training.optimizer import make_optimizer  # noqa: E402
 from stlm_jax.training.state import create_train_state  # noqa: E402
 from stlm_jax.training.step import train_step  # noqa: E402
@@ -54,24 +58,36 @@ def settings():
     return config
 
 
-def drawn_batch(config, kind, step):
-    """The arrays of a step's batch, and which of them have a sample a row."""
-    rng = np.random.default_rng(step)
-    batch = {
-        "image": rng.integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8),
-        "textures": rng.integers(0, 256, (4, SIZE, SIZE, 3), np.uint8),
-    }
-    if kind == "stored":
-        shapes = [x.shape for x in feature_shapes(config, COUNT)]
-        levels = [tuple(jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in shapes)] * 2
-        batch["stored"] = {
-            "key": np.asarray(jax.random.key_data(jax.random.key(9))),
+class Stored:
+    """Features that are known, of the rows of a process."""
+
+    order = {"store": "drawn"}
+
+    def __init__(self, config, put):
+        self._shapes, self._put = [x.shape for x in feature_shapes(config, COUNT)], put
+
+    def of(self, number, index, rows):
+        rng = np.random.default_rng(number)
+        levels = [
+            tuple(np.asarray(rng.normal(size=s), jnp.bfloat16) for s in self._shapes)
+            for _ in range(2)
+        ]
+        of_samples = {
             "place": rng.integers(0, 2**32, COUNT, np.uint32),
             "number": rng.integers(0, 4, COUNT, np.int32),
             "clean": rng.random(COUNT) < 0.5,
             "targets": tuple(levels),
         }
-    return batch
+        stored = self._put(jax.tree.map(lambda x: x[rows], of_samples))
+        return {"stored": {**stored, "key": np.asarray(jax.random.key_data(jax.random.key(9)))}}
+
+
+def loader_of(config, kind, put):
+    """The stream of this process's rows of every batch."""
+    images = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3), np.uint8)
+    processes = dict(processes=jax.process_count(), process=jax.process_index())
+    companion = Stored(config, put) if kind == "stored" else None
+    return TrainLoader(images, COUNT, 0, put, companion=companion, **processes)
 
 
 def take(run: str):
@@ -103,10 +119,10 @@ def take(run: str):
         variables = wide(random_variables(teacher, jax.random.key(3)))
         sharding = "fsdp" if "fsdp" in options else "replicated"
         places = weight_shardings(variables, mesh, "data", sharding)
-        variables = jax.device_put(variables, places)
+        variables = put_whole(variables, places)
         held = sum(x.addressable_shards[-1].data.nbytes for x in jax.tree.leaves(variables))
     state = wide(create_train_state(config, model, jax.random.key(0), "x", 10))
-    state = jax.device_put(state, everywhere)
+    state = put_whole(state, everywhere)
     step = jax.jit(
         functools.partial(
             train_step,
@@ -119,12 +135,15 @@ def take(run: str):
         out_shardings=everywhere,
     )
 
-    def placed(batch):
-        return jax.tree.map(
-            lambda x: jax.device_put(x, split if x.shape[0] == COUNT else everywhere), batch
-        )
-
-    batches = [placed(drawn_batch(config, kind, number)) for number in range(STEPS)]
+    loader = loader_of(config, kind, lambda rows: put_rows(rows, mesh, "data"))
+    textures = np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
+    batches = []
+    for _ in range(STEPS):
+        drawn = next(loader)
+        del drawn["index"]
+        batches.append({**drawn, "textures": put_whole(textures, everywhere)})
+        if kind == "stored":
+            drawn["stored"]["key"] = put_whole(drawn["stored"]["key"], everywhere)
     compiled = step.lower(state, variables, batches[0]).compile()
     losses = []
     for batch in batches:
@@ -145,10 +164,20 @@ def forward_text(model, state, batch, split) -> str:
     return compiled.compile().as_text()
 
 
-if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1])
-    for name in sys.argv[2:]:
+def main(argv):
+    parser = argparse.ArgumentParser()
+    for name in ("coordinator", "processes", "process"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("runs", nargs="+")
+    given = parser.parse_args(argv)
+    join(parse_hosts(given.coordinator, given.processes, given.process))
+    for name in given.runs:
         arrays, text, forward = take(name)
-        np.savez(folder / f"{name}.npz", **arrays)
-        (folder / f"{name}.txt").write_text(text)
-        (folder / f"{name}.forward.txt").write_text(forward)
+        np.savez(given.out / f"{name}.npz", **arrays)
+        (given.out / f"{name}.txt").write_text(text)
+        (given.out / f"{name}.forward.txt").write_text(forward)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -11,17 +11,18 @@ import sys
 
 import numpy as np
 import pytest
+from two_processes import flags, free_port, in_two_processes
 
 from launch import hlo
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = pathlib.Path(__file__).with_name("steps_on_devices.py")
 FLAGS = (
-    "--xla_force_host_platform_device_count=8",
     # The programs are small and run twice: they are not worth optimising.
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_backend_optimization_level=0",
 )
+DEVICES = "--xla_force_host_platform_device_count="
 TOLERANCE = 1e-9
 AT_ZERO = 5e-10  # a millionth of Adam's step: where a gradient is zero, rounding is all there is
 
@@ -39,7 +40,11 @@ SLOW = (
 
 def take(folder, runs):
     """The arrays that runs computed, the texts of their programs and of the forward passes."""
-    environment = {**os.environ, "XLA_FLAGS": " ".join(FLAGS), "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": " ".join((*FLAGS, f"{DEVICES}8")),
+        "JAX_PLATFORMS": "cpu",
+    }
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), *runs],
         env={**environment, "PYTHONPATH": str(REPOSITORY)},
@@ -103,6 +108,20 @@ def test_sums_are_all_that_devices_send(fast, run):
 def test_no_statistic_is_awaited_where_each_share_has_its_own(fast):
     of_whole, of_shares = (hlo.read(fast[2][run]).collectives for run in (FAST[1], FAST[3]))
     assert of_shares == {} and set(of_whole) == {"all-reduce"}
+
+
+def test_two_processes_of_four_devices_take_the_step_of_one_of_eight(fast, tmp_path):
+    port, run = free_port(), FAST[1]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    ended = in_two_processes(
+        lambda number: [SCRIPT, folders[number], run, *flags(port, number)],
+        lambda _: {"XLA_FLAGS": " ".join((*FLAGS, f"{DEVICES}4"))},
+    )
+    for (status, _, errors), folder in zip(ended, folders, strict=True):
+        assert status == 0, errors
+        assert_same(dict(np.load(folder / f"{run}.npz")), fast[0][run])
 
 
 @pytest.mark.slow
