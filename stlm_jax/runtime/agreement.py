@@ -1,11 +1,43 @@
 """What the processes of a run decide together, at the same step."""
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.gather import gather
+
+T = TypeVar("T")
+
+
+def agreed(work: Callable[[], T]) -> list[T]:
+    """What `work` gives in every process; what is wrong in one is raised in all."""
+    results: list[T] = []
+    refusals: list[UserError] = []
+    try:
+        results.append(work())
+    except UserError as error:
+        # Raised here alone it would leave the other processes waiting in `gather` for ever.
+        refusals.append(error)
+    parts = gather((results, refusals))
+    for _, others in parts:
+        for refusal in others:
+            raise refusal
+    return [result for own, _ in parts for result in own]
+
+
+def by_first(work: Callable[[], T]) -> T | None:
+    """Has the first process work while the others wait; what it refuses is raised in all.
+
+    Returns:
+        What `work` gives, in the first; None in the others.
+    """
+    return agreed(lambda: work() if jax.process_index() == 0 else None)[jax.process_index()]
 
 
 class Vote:

@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.progress import be_quiet, note
 
 PATIENCE = 300  # seconds that a process waits for the first one, jax's own default
 NAME_PATIENCE = 30  # seconds, until a name that is not known is taken for a wrong one
@@ -58,7 +58,8 @@ def _whole(name: str, text: str, least: int, most: int = 2**16) -> int:
 def join(hosts: Hosts) -> None:
     """Makes this process one of the run's, before any device is looked at.
 
-    Where there is one process, or it has joined before, nothing happens.
+    Where there is one process, or it has joined before, nothing happens. The first is the one that
+    says how the run goes.
     """
     import jax
 
@@ -76,6 +77,8 @@ def join(hosts: Hosts) -> None:
             cluster_detection_method="deactivate",
             initialization_timeout=PATIENCE,
         )
+    if jax.distributed.is_initialized() and jax.process_index() > 0:
+        be_quiet()
 
 
 def _join_cluster() -> None:

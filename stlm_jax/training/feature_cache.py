@@ -5,7 +5,7 @@ step that computes them: a training gives the same numbers however many of them 
 and wherever it was stopped and gone on with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from stlm_jax.data.cache import GIB
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.sharding import own_rows
 from stlm_jax.training.rotation import POLICIES, policy_of
 from stlm_jax.training.teacher import TARGET_DTYPE
 
@@ -43,7 +44,12 @@ class FeatureCache:
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, category: str, images: int, levels: Shapes
+        self,
+        config: ml_collections.ConfigDict,
+        category: str,
+        images: int,
+        levels: Shapes,
+        put: Callable[[Any], Any] = jax.device_put,
     ):
         """Features of so many images; none is known yet.
 
@@ -52,7 +58,10 @@ class FeatureCache:
             category: whose they are; where it rotates none is kept, or rounded.
             images: how many there are.
             levels: a batch's, (N, h, w, C).
+            put: puts a tree of host arrays, which has this process's rows, on the devices.
         """
+        self._put = put
+        rows = levels[0].shape[0] // jax.process_count()
         size = sum(int(np.prod(x.shape[1:])) for x in levels) * ml_dtypes.bfloat16(0).itemsize
         budget, still = config.teacher.cache_gib, not rotates(config, category)
         self.room = int(min(images, budget * GIB / size)) if still else 0
@@ -64,13 +73,11 @@ class FeatureCache:
         self._kept = tuple(np.empty((self.room, *x.shape[1:]), TARGET_DTYPE) for x in levels)
         self._known = np.zeros(images, bool)
         self._waiting: tuple[np.ndarray, tuple[jax.Array, ...]] | None = None
-        self._nothing = jax.device_put(
-            {
-                "levels": tuple(np.zeros(x.shape, TARGET_DTYPE) for x in levels),
-                "known": np.zeros(levels[0].shape[:1], bool),
-                "rounded": np.bool_(still),
-            }
-        )
+        of_samples = {
+            "levels": tuple(np.zeros((rows, *x.shape[1:]), TARGET_DTYPE) for x in levels),
+            "known": np.zeros(rows, bool),
+        }
+        self._nothing = {**put(of_samples), "rounded": np.bool_(still)}
 
     def of(self, index: np.ndarray) -> dict[str, Any]:
         """What is known of the images of a batch, for `live_targets`; on the device."""
@@ -83,7 +90,7 @@ class FeatureCache:
             level = np.zeros((len(index), *kept.shape[1:]), kept.dtype)
             level[known] = kept[index[known]]
             levels.append(level)
-        return {**self._nothing, **jax.device_put({"levels": tuple(levels), "known": known})}
+        return {**self._nothing, **self._put({"levels": tuple(levels), "known": known})}
 
     def take(self, index: np.ndarray, produced: tuple[jax.Array, ...]) -> None:
         """Takes what a step has `produced` for the images of its batch, or will have.
@@ -93,7 +100,7 @@ class FeatureCache:
         """
         if self._waiting is not None:
             there, levels = self._waiting
-            for kept, level in zip(self._kept, jax.device_get(levels), strict=True):
+            for kept, level in zip(self._kept, map(own_rows, levels), strict=True):
                 kept[there[there < self.room]] = level[there < self.room]
             self._known[there[there < self.room]] = True
         missing = ~self._known[index] & (index < self.room)

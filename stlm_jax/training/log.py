@@ -9,7 +9,7 @@ from typing import Self
 
 import jax
 
-from stlm_jax.runtime.metric_writer import MetricWriter
+from stlm_jax.runtime.metric_writer import MetricWriter, SilentWriter
 from stlm_jax.runtime.progress import Progress, note
 from stlm_jax.runtime.timer import Timer
 from stlm_jax.workdir import TRAINING_METRICS
@@ -38,7 +38,8 @@ class TrainingLog:
 
     def __init__(self, category: str, total: int, start: int, folder: Path):
         """Goes on after step `start` of `total`."""
-        self.writer = MetricWriter(folder / TRAINING_METRICS, start)
+        kind = MetricWriter if jax.process_index() == 0 else SilentWriter
+        self.writer = kind(folder / TRAINING_METRICS, start)
         self._progress = Progress(f"train {category}", total, start, "step")
         self._timer = Timer(start)
         self._waiting: tuple[int, dict[str, jax.Array], int] | None = None

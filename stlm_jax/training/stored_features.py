@@ -1,6 +1,7 @@
 """A training's targets out of a teacher feature store, drawn and read ahead of the steps."""
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,18 @@ class StoredFeatures:
         category: str,
         images: ImageCache,
         store: FeatureStore,
+        put: Callable[[Any], Any] = jax.device_put,
     ):
-        """Refuses a store that has not all the images, or has them turned otherwise."""
+        """Refuses a store that has not all the images, or has them turned otherwise.
+
+        Args:
+            config: of the run.
+            category: whose images.
+            images: they.
+            store: where their features lie.
+            put: puts a tree of host arrays, which has this process's rows, on the devices.
+        """
+        self._put = put
         self._store, self._category = store, category
         self._rotates = rotates(config, category)
         self._draws = config.seed, zlib.crc32(category.encode())
@@ -77,8 +88,7 @@ class StoredFeatures:
             read = self._store.read(self._category, digest, slots)
             of_clean[sample], of_pseudo[sample] = read[0], read[-1]
         levels = range(shape[1])
-        stored = {
-            "key": self._key,
+        of_samples = {
             "place": np.array([place_of(digest) for digest in digests], np.uint32),
             "number": variants,
             "clean": clean,
@@ -87,7 +97,7 @@ class StoredFeatures:
                 for x in (of_pseudo, of_clean)
             ),
         }
-        return {"stored": jax.device_put(stored)}
+        return {"stored": {**self._put(of_samples), "key": self._key}}
 
 
 def _known_digests(

@@ -1,8 +1,10 @@
 """Where the targets of a run come from: the teacher, what is kept of it, or a store."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -91,11 +93,15 @@ class Targets:
         require_same(self._store.folder, self._store.description, ours)
 
     def of_category(
-        self, config: ml_collections.ConfigDict, category: str, images: ImageCache
+        self,
+        config: ml_collections.ConfigDict,
+        category: str,
+        images: ImageCache,
+        put: Callable[[Any], Any] = jax.device_put,
     ) -> Features:
-        """Those of a category of the run with such training images."""
+        """Those of a category of the run with such training images, `put` on the devices."""
         if self._store:
-            return Features(companion=StoredFeatures(config, category, images, self._store))
+            return Features(companion=StoredFeatures(config, category, images, self._store, put))
         if self._levels:
-            return Features(cache=FeatureCache(config, category, len(images), self._levels))
+            return Features(cache=FeatureCache(config, category, len(images), self._levels, put))
         return Features()
