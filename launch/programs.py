@@ -21,7 +21,7 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.compilation import jit as jit_here
-from stlm_jax.runtime.sharding import FSDP, weight_shardings
+from stlm_jax.runtime.sharding import DATA, FSDP, weight_shardings
 from stlm_jax.training.feature_cache import abstract_part, rotates
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import abstract_train_state
@@ -30,7 +30,6 @@ from stlm_jax.training.store_description import feature_shapes
 from stlm_jax.training.store_writer import features_of
 from stlm_jax.training.stored_features import abstract_stored
 
-DATA = "data"  # the axis of a mesh over which a batch is spread
 _ANY_PIXEL = 0.955  # of the masks that are drawn, as measured on the published generator
 
 

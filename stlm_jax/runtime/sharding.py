@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+DATA = "data"  # the axis of a mesh over which a batch is spread
 FSDP = "fsdp"  # of config.teacher.sharding
 
 
