@@ -188,7 +188,8 @@ class _Parts:
             "inputs": (state.step, state.hyper, state.key, batch),
         }
         arguments = state, variables, batch
-        jitted = self._jit(function, self.everywhere, donate_argnums=0)
+        # Features that are to be kept stay where they were made.
+        jitted = self._jit(function, (self.everywhere, None), donate_argnums=0)
         count = self.config.train.batch_size
         return Program(name, count, self.devices, arguments, held, jitted, turns=turns)
 
@@ -207,7 +208,7 @@ class _Parts:
             lambda leaf: _placed(leaf, self.split if leaf.ndim == 4 else self.everywhere), tree
         )
 
-    def _jit(self, function: Callable, results: NamedSharding, **options: Any) -> Any:
+    def _jit(self, function: Callable, results: Any, **options: Any) -> Any:
         """Jits a function as a run on such a device would."""
         if self.mesh.devices.size > 1:  # a run on one device leaves them where they are
             options["out_shardings"] = results

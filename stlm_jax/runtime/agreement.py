@@ -11,8 +11,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.gather import gather
+from stlm_jax.runtime.sharding import put_rows
 
 T = TypeVar("T")
+_DEVICES = "devices"  # of all processes
 
 
 def agreed(work: Callable[[], T]) -> list[T]:
@@ -59,17 +61,15 @@ class Vote:
         if jax.process_count() == 1:
             return wanted
         before, self._asked = self._asked, _count(wanted)
-        return before is not None and bool(before)
+        return before is not None and bool(jax.device_get(before))
 
 
 def _count(wanted: bool) -> jax.Array:
-    split, program = _counting()
-    own = np.full(jax.local_device_count(), wanted)
-    return program(jax.make_array_from_process_local_data(split, own))
+    mesh, program = _counting()
+    return program(put_rows(np.full(jax.local_device_count(), wanted), mesh, _DEVICES))
 
 
 @functools.cache
 def _counting():
-    mesh = Mesh(np.array(jax.devices()), ("devices",))
-    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("devices",), ()))
-    return split, jax.jit(jnp.any, out_shardings=whole)
+    mesh = Mesh(np.array(jax.devices()), (_DEVICES,))
+    return mesh, jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -55,8 +55,9 @@ def put_whole(tree: Any, shardings: Any) -> Any:
     """
 
     def put(leaf, sharding):
-        leaf = np.asarray(leaf)
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+        leaf = np.asarray(jax.device_get(leaf))
+        with _asked_for():
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     if isinstance(shardings, NamedSharding):
         return jax.tree.map(lambda leaf: put(leaf, shardings), tree)
@@ -75,12 +76,43 @@ def put_rows(tree: Any, mesh: Mesh, axis_name: str) -> Any:
         A tree of arrays (N, …), no row of which has left its process.
     """
     sharding = NamedSharding(mesh, PartitionSpec(axis_name))
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
-    )
+    with _asked_for():
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+        )
+
+
+def _asked_for():
+    """Lets transfers pass jax's guard, which knows `jax.device_put` alone as one that is wanted."""
+    return jax.transfer_guard_host_to_device("allow")
+
+
+class Placement:
+    """Puts arrays of the host on the devices of a run.
+
+    Attributes:
+        mesh: of the run; None: there is the default device.
+    """
+
+    def __init__(self, mesh: Mesh | None = None):
+        """On the devices of `mesh`; along its axis `DATA` a process's follow one another."""
+        self.mesh = mesh
+
+    def rows(self, tree: Any) -> Any:
+        """Parts of a batch, of which this process has its rows, see `put_rows`."""
+        return jax.device_put(tree) if self.mesh is None else put_rows(tree, self.mesh, DATA)
+
+    def whole(self, tree: Any) -> Any:
+        """What each device needs in full, the same in all processes."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        return put_whole(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+
+DEFAULT_DEVICE = Placement()
 
 
 def own_rows(array: jax.Array) -> np.ndarray:
     """The rows of an array, spread by `put_rows`, that this process's devices hold."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+    return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))

@@ -5,7 +5,7 @@ step that computes them: a training gives the same numbers however many of them 
 and wherever it was stopped and gone on with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 
 from stlm_jax.data.cache import GIB
 from stlm_jax.runtime.progress import note
-from stlm_jax.runtime.sharding import own_rows
+from stlm_jax.runtime.sharding import DEFAULT_DEVICE, Placement, own_rows
 from stlm_jax.training.rotation import POLICIES, policy_of
 from stlm_jax.training.teacher import TARGET_DTYPE
 
@@ -49,7 +49,7 @@ class FeatureCache:
         category: str,
         images: int,
         levels: Shapes,
-        put: Callable[[Any], Any] = jax.device_put,
+        placement: Placement = DEFAULT_DEVICE,
     ):
         """Features of so many images; none is known yet.
 
@@ -58,9 +58,9 @@ class FeatureCache:
             category: whose they are; where it rotates none is kept, or rounded.
             images: how many there are.
             levels: a batch's, (N, h, w, C).
-            put: puts a tree of host arrays, which has this process's rows, on the devices.
+            placement: puts arrays on the devices; of batches they are this process's rows.
         """
-        self._put = put
+        self._place = placement
         rows = levels[0].shape[0] // jax.process_count()
         size = sum(int(np.prod(x.shape[1:])) for x in levels) * ml_dtypes.bfloat16(0).itemsize
         budget, still = config.teacher.cache_gib, not rotates(config, category)
@@ -77,7 +77,7 @@ class FeatureCache:
             "levels": tuple(np.zeros((rows, *x.shape[1:]), TARGET_DTYPE) for x in levels),
             "known": np.zeros(rows, bool),
         }
-        self._nothing = {**put(of_samples), "rounded": np.bool_(still)}
+        self._nothing = {**placement.rows(of_samples), "rounded": placement.whole(np.bool_(still))}
 
     def of(self, index: np.ndarray) -> dict[str, Any]:
         """What is known of the images of a batch, for `live_targets`; on the device."""
@@ -90,7 +90,7 @@ class FeatureCache:
             level = np.zeros((len(index), *kept.shape[1:]), kept.dtype)
             level[known] = kept[index[known]]
             levels.append(level)
-        return {**self._nothing, **self._put({"levels": tuple(levels), "known": known})}
+        return {**self._nothing, **self._place.rows({"levels": tuple(levels), "known": known})}
 
     def take(self, index: np.ndarray, produced: tuple[jax.Array, ...]) -> None:
         """Takes what a step has `produced` for the images of its batch, or will have.

@@ -1,7 +1,6 @@
 """A training's targets out of a teacher feature store, drawn and read ahead of the steps."""
 
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from stlm_jax.data.cache import ImageCache
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note, track
+from stlm_jax.runtime.sharding import DEFAULT_DEVICE, Placement
 from stlm_jax.training.feature_cache import Shapes, rotates
 from stlm_jax.training.feature_store import COMMAND, FeatureStore, pixel_digest, place_of
 from stlm_jax.training.rotation import policy_of
@@ -54,7 +54,7 @@ class StoredFeatures:
         category: str,
         images: ImageCache,
         store: FeatureStore,
-        put: Callable[[Any], Any] = jax.device_put,
+        placement: Placement = DEFAULT_DEVICE,
     ):
         """Refuses a store that has not all the images, or has them turned otherwise.
 
@@ -63,14 +63,14 @@ class StoredFeatures:
             category: whose images.
             images: they.
             store: where their features lie.
-            put: puts a tree of host arrays, which has this process's rows, on the devices.
+            placement: puts arrays on the devices; of batches they are this process's rows.
         """
-        self._put = put
+        self._place = placement
         self._store, self._category = store, category
         self._rotates = rotates(config, category)
         self._draws = config.seed, zlib.crc32(category.encode())
         self._clean_probability = config.pseudo.clean_probability
-        self._key = category_key_data(store.description["seed"], category)
+        self._key = placement.whole(category_key_data(store.description["seed"], category))
         self._digests = _known_digests(config, category, images, store)
         self.order = {"store": store.identity()}
 
@@ -97,7 +97,7 @@ class StoredFeatures:
                 for x in (of_pseudo, of_clean)
             ),
         }
-        return {"stored": {**self._put(of_samples), "key": self._key}}
+        return {"stored": {**self._place.rows(of_samples), "key": self._key}}
 
 
 def _known_digests(

@@ -1,10 +1,8 @@
 """Where the targets of a run come from: the teacher, what is kept of it, or a store."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -12,6 +10,7 @@ from jax.sharding import Mesh
 from stlm_jax.data.cache import ImageCache
 from stlm_jax.data.loader import Companion
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.sharding import DEFAULT_DEVICE, Placement
 from stlm_jax.training.feature_cache import FeatureCache, abstract_part
 from stlm_jax.training.feature_store import FeatureStore
 from stlm_jax.training.start import load_teacher, read_teacher
@@ -98,11 +97,15 @@ class Targets:
         config: ml_collections.ConfigDict,
         category: str,
         images: ImageCache,
-        put: Callable[[Any], Any] = jax.device_put,
+        placement: Placement = DEFAULT_DEVICE,
     ) -> Features:
-        """Those of a category of the run with such training images, `put` on the devices."""
+        """Those of a category of the run with such training images."""
         if self._store:
-            return Features(companion=StoredFeatures(config, category, images, self._store, put))
+            return Features(
+                companion=StoredFeatures(config, category, images, self._store, placement)
+            )
         if self._levels:
-            return Features(cache=FeatureCache(config, category, len(images), self._levels, put))
+            return Features(
+                cache=FeatureCache(config, category, len(images), self._levels, placement)
+            )
         return Features()

@@ -126,7 +126,8 @@ vote, seen = Vote(), []
 for step in range(8):
     # The second process wants it at step 3, the first never, which is the slower one.
     time.sleep(0.05 * (1 - jax.process_index()))
-    seen.append(vote.any(jax.process_index() == 1 and step == 3))
+    with jax.transfer_guard("disallow"):  # as in the loop
+        seen.append(vote.any(jax.process_index() == 1 and step == 3))
 print(seen.index(True), sum(seen))
 """
 
@@ -136,6 +137,38 @@ def test_what_one_process_wants_all_know_at_the_same_step():
     ended = in_two_processes(lambda number: ["-c", VOTE, DEMO, *flags(port, number)])
     for status, printed, errors in ended:
         assert status == 0 and printed.endswith("4 1\n"), errors
+
+
+FIRST = """
+import sys
+import jax
+from stlm_jax.runtime.agreement import by_first
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.process import prepare
+from stlm_jax.runtime.progress import note, say, track
+from stlm_jax.settings import parse
+settings = parse(["main", *sys.argv[1:]])
+prepare("default", None, settings.hosts)
+def refuse():
+    raise UserError("no")
+print(by_first(lambda: [jax.process_index()]))
+try:
+    by_first(refuse)
+except UserError as error:
+    print(error)
+note("a note")
+say("said")
+list(track([1], "tracked"))
+"""
+
+
+def test_the_first_process_works_and_speaks_for_all():
+    port = free_port()
+    ended = in_two_processes(lambda number: ["-c", FIRST, DEMO, *flags(port, number)])
+    assert [status for status, *_ in ended] == [0, 0], ended
+    (_, first, notes), (_, second, other) = ended
+    assert first.endswith("[0]\nno\nsaid\n") and second.endswith("None\nno\n")
+    assert "a note" in notes and "tracked" in notes and other == ""
 
 
 def test_one_process_knows_at_once():

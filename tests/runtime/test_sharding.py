@@ -85,3 +85,33 @@ def test_a_teacher_in_parts_computes_what_a_whole_one_does():
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+PUT = """
+import jax, numpy as np
+from jax.sharding import AxisType
+from stlm_jax.runtime.sharding import Placement, own_rows
+
+mesh = jax.make_mesh((1, 4), ("member", "data"), axis_types=(AxisType.Auto,) * 2)
+rows = {"x": np.arange(24.0).reshape(8, 3), "known": np.arange(8) > 3}
+for placement in (Placement(mesh), Placement()):
+    with jax.transfer_guard("disallow"):  # as in the loop
+        put, whole = placement.rows(rows), placement.whole(np.bool_(True))
+    for name, array in put.items():
+        assert np.array_equal(own_rows(array), rows[name])
+        held = [shard.data.shape[0] for shard in array.addressable_shards]
+        assert held == ([2] * 4 if placement.mesh else [8])
+    assert whole and len(whole.addressable_shards) == (4 if placement.mesh else 1)
+"""
+
+
+def test_rows_are_put_in_their_order():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    ended = subprocess.run(
+        [sys.executable, "-c", PUT],
+        env={**environment, "JAX_PLATFORMS": "cpu"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr

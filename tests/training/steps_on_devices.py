@@ -30,7 +30,7 @@ from stlm_jax.models import prompt_encoder, resize  # noqa: E402
 from stlm_jax.models.build import build_sam, build_stlm  # noqa: E402
 from stlm_jax.models.initialization import random_variables  # noqa: E402
 from stlm_jax.runtime.hosts import join, parse_hosts  # noqa: E402
-from stlm_jax.runtime.sharding import put_rows, put_whole, weight_shardings  # noqa: E402
+from stlm_jax.runtime.sharding import Placement, put_whole, weight_shardings  # noqa: E402
 from stlm_jax.training.optimizer import make_optimizer  # noqa: E402
 from stlm_jax.training.state import create_train_state  # noqa: E402
 from stlm_jax.training.step import train_step  # noqa: E402
@@ -63,8 +63,9 @@ class Stored:
 
     order = {"store": "drawn"}
 
-    def __init__(self, config, put):
-        self._shapes, self._put = [x.shape for x in feature_shapes(config, COUNT)], put
+    def __init__(self, config, placement):
+        self._shapes = [x.shape for x in feature_shapes(config, COUNT)]
+        self._placement = placement
 
     def of(self, number, index, rows):
         rng = np.random.default_rng(number)
@@ -78,22 +79,40 @@ class Stored:
             "clean": rng.random(COUNT) < 0.5,
             "targets": tuple(levels),
         }
-        stored = self._put(jax.tree.map(lambda x: x[rows], of_samples))
-        return {"stored": {**stored, "key": np.asarray(jax.random.key_data(jax.random.key(9)))}}
+        stored = self._placement.rows(jax.tree.map(lambda x: x[rows], of_samples))
+        return {"stored": {**stored, "key": self._placement.whole(np.uint32([0, 9]))}}
 
 
-def loader_of(config, kind, put):
+class Cached:
+    """Clean features of which some are known, of the rows of a process."""
+
+    order = {"cache": "drawn"}
+
+    def __init__(self, config, placement):
+        self._shapes = [x.shape for x in feature_shapes(config, COUNT)]
+        self._placement = placement
+
+    def of(self, number, index, rows):
+        rng = np.random.default_rng(number)
+        levels = tuple(np.asarray(rng.normal(size=s), jnp.bfloat16) for s in self._shapes)
+        of_samples = {"levels": levels, "known": rng.random(COUNT) < 0.5}
+        cached = self._placement.rows(jax.tree.map(lambda x: x[rows], of_samples))
+        return {"cached": {**cached, "rounded": self._placement.whole(np.bool_(True))}}
+
+
+def loader_of(config, kind, placement):
     """The stream of this process's rows of every batch."""
     images = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3), np.uint8)
     processes = dict(processes=jax.process_count(), process=jax.process_index())
-    companion = Stored(config, put) if kind == "stored" else None
-    return TrainLoader(images, COUNT, 0, put, companion=companion, **processes)
+    kinds = {"stored": Stored, "cached": Cached}
+    companion = kinds[kind](config, placement) if kind in kinds else None
+    return TrainLoader(images, COUNT, 0, placement.rows, companion=companion, **processes)
 
 
 def take(run: str):
     """The arrays after the steps of a run, by name, its program's text and its forward pass's.
 
-    It is `DEVICES-KIND[-OPTION…]`: KIND is live or stored, options are `accumulate2`,
+    It is `DEVICES-KIND[-OPTION…]`: KIND is live, cached or stored, options are `accumulate2`,
     `per_device8` (batch normalisation in so many shares) and `fsdp`.
     """
     devices, kind, *options = run.split("-")
@@ -112,9 +131,10 @@ def take(run: str):
         axis_types=(AxisType.Auto,) * 2,
     )
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    placement = Placement(mesh)
     model, teacher, variables = build_stlm(config, shares), None, None
     held = 0
-    if kind == "live":
+    if kind != "stored":
         teacher = build_sam("vit_tiny", jnp.float64)
         variables = wide(random_variables(teacher, jax.random.key(3)))
         sharding = "fsdp" if "fsdp" in options else "replicated"
@@ -122,7 +142,7 @@ def take(run: str):
         variables = put_whole(variables, places)
         held = sum(x.addressable_shards[-1].data.nbytes for x in jax.tree.leaves(variables))
     state = wide(create_train_state(config, model, jax.random.key(0), "x", 10))
-    state = put_whole(state, everywhere)
+    state = placement.whole(state)
     step = jax.jit(
         functools.partial(
             train_step,
@@ -132,23 +152,24 @@ def take(run: str):
             accumulate=parts,
             lanes=devices,
         ),
-        out_shardings=everywhere,
+        out_shardings=(everywhere, None),
     )
 
-    loader = loader_of(config, kind, lambda rows: put_rows(rows, mesh, "data"))
+    loader = loader_of(config, kind, placement)
     textures = np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
     batches = []
     for _ in range(STEPS):
         drawn = next(loader)
         del drawn["index"]
-        batches.append({**drawn, "textures": put_whole(textures, everywhere)})
-        if kind == "stored":
-            drawn["stored"]["key"] = put_whole(drawn["stored"]["key"], everywhere)
+        batches.append({**drawn, "textures": placement.whole(textures)})
     compiled = step.lower(state, variables, batches[0]).compile()
     losses = []
     for batch in batches:
-        state, metrics = compiled(state, variables, batch)
+        with jax.transfer_guard("disallow"):  # as in the loop: nothing is sent that is not put
+            state, metrics = compiled(state, variables, batch)
         losses.append([float(metrics[name]) for name in ("loss", "cosine", "focal", "l1")])
+        if kind == "cached":
+            assert all(x.sharding.spec[0] == "data" for x in metrics["produced"]) or devices == 1
     flat = traverse_util.flatten_dict(jax.device_get(state.student()), sep="/")
     facts = {"teacher_bytes": np.array(held), "losses": np.array(losses)}
     return {**facts, **flat}, compiled.as_text(), forward_text(model, state, batch, split)

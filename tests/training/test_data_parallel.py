@@ -32,6 +32,7 @@ SLOW = (
     ("4-live", "1-live"),
     ("8-live-fsdp", "1-live"),
     ("4-live-accumulate2", "1-live-accumulate2"),
+    ("4-cached", "1-cached"),
     ("2-stored", "1-stored"),
     ("8-stored", "1-stored"),
     ("8-live-per_device8", "1-live-per_device8"),
