@@ -21,7 +21,7 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.compilation import jit as jit_here
-from stlm_jax.runtime.sharding import DATA, FSDP, weight_shardings
+from stlm_jax.runtime.sharding import DATA, weight_shardings
 from stlm_jax.training.feature_cache import abstract_part, rotates
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import abstract_train_state
@@ -66,17 +66,14 @@ class Program:
         return {name: float(_shard_bytes(tree)) for name, tree in self.held.items()}
 
 
-def programs(
-    config: ml_collections.ConfigDict, mesh: Mesh, shard_teacher: bool = False
-) -> Iterator[Program]:
+def programs(config: ml_collections.ConfigDict, mesh: Mesh) -> Iterator[Program]:
     """The programs of a configuration on a mesh, the dearest first.
 
     Args:
         config: of the run; its batches are split over the mesh's axis `DATA`.
         mesh: of devices, of one at least.
-        shard_teacher: whether the teacher's variables are split as well, and not on every device.
     """
-    parts = _Parts(config, mesh, shard_teacher)
+    parts = _Parts(config, mesh)
     yield parts.train()
     if parts.teacher is not None:
         yield parts.train_from_store()
@@ -87,7 +84,7 @@ def programs(
 class _Parts:
     """What the programs of a configuration share."""
 
-    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, shard_teacher: bool):
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh):
         self.config, self.mesh = config, mesh
         self.devices = mesh.shape[DATA]
         self.everywhere = NamedSharding(mesh, PartitionSpec())
@@ -98,8 +95,7 @@ class _Parts:
         if config.teacher.checkpoint != "none":
             self.teacher = build_sam(config.teacher.name, jnp.dtype(config.dtype))
             shapes = variable_shapes(self.teacher)
-            sharding = FSDP if shard_teacher else config.teacher.sharding
-            places = weight_shardings(shapes, mesh, DATA, sharding)
+            places = weight_shardings(shapes, mesh, DATA, config.teacher.sharding)
             self.teacher_variables = jax.tree.map(_placed, shapes, places)
         self.levels = feature_shapes(config, config.train.batch_size)
         self.state = self._on_every(abstract_train_state(config, self.model))

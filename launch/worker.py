@@ -57,7 +57,7 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
     emit("work", **work_of(config, request["images"])._asdict())
     limit = request["limit"] or (total_memory() if topology.platform == "cpu" else None)
     emit("device", kind=str(mesh.devices.flat[0].device_kind), limit=limit)
-    made = {p.name: p for p in programs(config, mesh, request["shard_teacher"])}
+    made = {p.name: p for p in programs(config, mesh)}
     for name in [n for n in request["programs"] if n in made]:
         emit("begin", program=name)
         measured = _compile(made[name])
