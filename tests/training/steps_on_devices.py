@@ -195,6 +195,7 @@ def main(argv):
     join(parse_hosts(given.coordinator, given.processes, given.process))
     for name in given.runs:
         arrays, text, forward = take(name)
+        jax.clear_caches()  # else the programs of all runs stay in memory
         np.savez(given.out / f"{name}.npz", **arrays)
         (given.out / f"{name}.txt").write_text(text)
         (given.out / f"{name}.forward.txt").write_text(forward)
