@@ -114,12 +114,12 @@ class BatchNorm(nn.Module):
         if not train:
             mean, var = running_mean.value, running_var.value
         else:
-            if shares > 1:
+            apart = shares > 1
+            if apart:
                 x = x.reshape(shares, -1, *shape[1:])
-            axes = tuple(range(x.ndim - 4, x.ndim - 1))
-            keep_axes = shares > 1
-            mean = x.mean(axes, keepdims=keep_axes)
-            var = jnp.square(x - mean).mean(axes, keepdims=keep_axes)
+            axes = tuple(range(apart, x.ndim - 1))
+            mean = x.mean(axes, keepdims=apart)
+            var = jnp.square(x - mean).mean(axes, keepdims=apart)
             count = x.size // (channels * shares)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
@@ -132,4 +132,4 @@ class BatchNorm(nn.Module):
 
 def _of_all(statistic):
     """The mean over the shares, (C,)."""
-    return statistic if statistic.ndim == 1 else statistic.mean((0, 1, 2, 3))
+    return statistic if statistic.ndim == 1 else statistic.mean(tuple(range(statistic.ndim - 1)))

@@ -82,6 +82,17 @@ def put_rows(tree: Any, mesh: Mesh, axis_name: str) -> Any:
         )
 
 
+def share_of_rows(mesh: Mesh, process: int) -> tuple[int, int]:
+    """Into how many shares processes cut a batch, and which of them, from 0, a process has.
+
+    Processes that are side by side along another axis of the mesh than `DATA` have the same one.
+    """
+    own = np.array([device.process_index == process for device in mesh.devices.flat])
+    axis = mesh.axis_names.index(DATA)
+    places = np.unique(np.nonzero(own.reshape(mesh.devices.shape))[axis])
+    return mesh.shape[DATA] // len(places), int(places[0]) // len(places)
+
+
 def _asked_for():
     """Lets transfers pass jax's guard, which knows `jax.device_put` alone as one that is wanted."""
     return jax.transfer_guard_host_to_device("allow")
@@ -92,11 +103,15 @@ class Placement:
 
     Attributes:
         mesh: of the run; None: there is the default device.
+        processes: how many have rows of their own of a batch.
+        process: which of these this process has, from 0.
     """
 
     def __init__(self, mesh: Mesh | None = None):
         """On the devices of `mesh`; along its axis `DATA` a process's follow one another."""
         self.mesh = mesh
+        share = (1, 0) if mesh is None else share_of_rows(mesh, jax.process_index())
+        self.processes, self.process = share
 
     def rows(self, tree: Any) -> Any:
         """Parts of a batch, of which this process has its rows, see `put_rows`."""

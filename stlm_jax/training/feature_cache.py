@@ -61,7 +61,7 @@ class FeatureCache:
             placement: puts arrays on the devices; of batches they are this process's rows.
         """
         self._place = placement
-        rows = levels[0].shape[0] // jax.process_count()
+        rows = levels[0].shape[0] // placement.processes
         size = sum(int(np.prod(x.shape[1:])) for x in levels) * ml_dtypes.bfloat16(0).itemsize
         budget, still = config.teacher.cache_gib, not rotates(config, category)
         self.room = int(min(images, budget * GIB / size)) if still else 0

@@ -4,11 +4,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from stlm_jax.runtime.sharding import split_axis, spread_spec
+from stlm_jax.runtime.sharding import share_of_rows, split_axis, spread_spec
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -85,6 +87,26 @@ def test_a_teacher_in_parts_computes_what_a_whole_one_does():
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("owners", "shares"),
+    [
+        ([[0, 0, 0, 0]], [(1, 0)]),
+        ([[0, 0, 1, 1]], [(2, 0), (2, 1)]),
+        ([[0, 0], [1, 1]], [(1, 0), (1, 0)]),  # a member, or several, a process
+        ([[0, 1], [0, 1]], [(2, 0), (2, 1)]),
+        ([[0, 0, 1, 1], [2, 2, 3, 3]], [(2, 0), (2, 1), (2, 0), (2, 1)]),
+    ],
+)
+def test_which_rows_a_process_reads(owners, shares):
+    devices = np.empty(np.shape(owners), object)
+    for place, owner in np.ndenumerate(owners):
+        devices[place] = types.SimpleNamespace(process_index=owner)
+    names = ("member", "data")
+    shape = dict(zip(names, devices.shape, strict=True))
+    mesh = types.SimpleNamespace(devices=devices, axis_names=names, shape=shape)
+    assert [share_of_rows(mesh, process) for process in range(len(shares))] == shares
 
 
 PUT = """

@@ -103,7 +103,7 @@ class Cached:
 def loader_of(config, kind, placement):
     """The stream of this process's rows of every batch."""
     images = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3), np.uint8)
-    processes = dict(processes=jax.process_count(), process=jax.process_index())
+    processes = dict(processes=placement.processes, process=placement.process)
     kinds = {"stored": Stored, "cached": Cached}
     companion = kinds[kind](config, placement) if kind in kinds else None
     return TrainLoader(images, COUNT, 0, placement.rows, companion=companion, **processes)
