@@ -83,7 +83,7 @@ def main() -> None:
         textures = write_images(folder / "textures", count, 500, ".jpg")
         reading = ImageReader(size)
         cache = ImageCache(paths, reading, float("inf"))
-        loader = TrainLoader(cache, BATCH, seed=0, transfer=jax.device_put)
+        loader = TrainLoader(cache, BATCH, seed=0)
         bank = read_texture_bank(folder / "textures", count, size, 0)
         generate = make_generator(bank)
         fixed = jax.device_put(np.stack([cache[i] for i in range(BATCH)]))
@@ -96,7 +96,7 @@ def main() -> None:
 
         def warm():
             for _ in range(REPEAT * count // BATCH):
-                batch = next(loader)["image"]
+                batch = jax.device_put(next(loader)["image"])
             return batch
 
         def generated():

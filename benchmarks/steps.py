@@ -15,9 +15,10 @@ from benchmarks.against_torch import samples
 from launch.arithmetic import flops
 from launch.chips import CHIPS, Chip
 from launch.measured import FROM_STORE, TRAIN
-from launch.programs import DATA, Program, programs
+from launch.programs import Program, programs
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.runtime.compilation import jit, matmul_precision
+from stlm_jax.runtime.sharding import DATA
 from stlm_jax.training.ensemble_step import ensemble_step
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import create_train_state

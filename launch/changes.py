@@ -8,7 +8,6 @@ import ml_collections
 from launch.measured import EVALUATION, FROM_STORE, PROGRAMS, STORE, TRAIN
 from stlm_jax.config import flatten
 
-SHARD_TEACHER = "--shard_teacher"
 _TRAINING = (TRAIN, FROM_STORE)
 
 
@@ -16,7 +15,7 @@ class Change(NamedTuple):
     """One change, on top of those before it.
 
     Attributes:
-        overrides: keys of the configuration and their values; `SHARD_TEACHER` is no key.
+        overrides: keys of the configuration and their values.
         programs: which it makes smaller.
     """
 
@@ -24,13 +23,12 @@ class Change(NamedTuple):
     programs: tuple[str, ...]
 
 
-def changes(config: ml_collections.ConfigDict, data: int, sharded: bool) -> Iterator[Change]:
+def changes(config: ml_collections.ConfigDict, data: int) -> Iterator[Change]:
     """What may be tried, the cheapest in quality and time first.
 
     Args:
         config: as asked for.
         data: devices that share a batch.
-        sharded: whether the teacher is split over them already.
     """
     known = flatten(config)
     if known["dtype"] != "bfloat16":
@@ -45,13 +43,10 @@ def changes(config: ml_collections.ConfigDict, data: int, sharded: bool) -> Iter
     while images > 1:
         images //= 2
         yield Change({"evaluate.batch_size": images}, (EVALUATION,))
-    if data > 1 and not sharded:
-        yield Change({SHARD_TEACHER: True}, (TRAIN, STORE))
+    if data > 1 and known["teacher.sharding"] != "fsdp":
+        yield Change({"teacher.sharding": "fsdp"}, (TRAIN, STORE))
 
 
 def pasted(overrides: dict[str, Any]) -> str:
     """Changes as options of a command line."""
-    return " ".join(
-        name if name == SHARD_TEACHER else f"--config.{name}={value}"
-        for name, value in overrides.items()
-    )
+    return " ".join(f"--config.{name}={value}" for name, value in overrides.items())

@@ -25,7 +25,6 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
                           a GPU and the CPU by the compiler of this machine
   --batch_per_device=N    images of a training step on a device; default: config.train.batch_size
   --data=N                devices that share a batch; default 1, a category to each device
-  --shard_teacher         split the teacher's variables over these, too
   --programs=A,B          of train, train_from_store, teacher_store, evaluation; default: all
   --images=N              good images of each category, where they can be counted nowhere
   --price=P               of a device for an hour, in any currency
@@ -49,7 +48,6 @@ class Options:
     topology: Topology
     programs: tuple[str, ...]
     data: int
-    shard_teacher: bool
     images: int | None
     price: float | None
     memory_gib: float | None
@@ -71,7 +69,6 @@ def parse(argv: Sequence[str]) -> Options | None:
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in _VALUES:
         parser.add_argument(f"--{name}")
-    parser.add_argument("--shard_teacher", action="store_true")
     given, rest = parser.parse_known_args(arguments)
     for argument in rest:
         if not argument.startswith("--config."):
@@ -87,8 +84,6 @@ def parse(argv: Sequence[str]) -> Options | None:
     data = _whole(given, "data", 1)
     if topology.platform != "cpu" and topology.chips % data:
         raise UserError(f"--data={data}: must divide the {topology.chips} devices")
-    if given.shard_teacher and data == 1:
-        raise UserError("--shard_teacher: wants --data of 2 or more, to split it over")
     per_device = _whole(given, "batch_per_device", config.train.batch_size)
     batch = per_device * data
     changed = batch != config.train.batch_size
@@ -99,7 +94,6 @@ def parse(argv: Sequence[str]) -> Options | None:
         topology=topology,
         programs=_programs(given.programs),
         data=data,
-        shard_teacher=given.shard_teacher,
         images=_whole(given, "images", None),
         price=_number(given, "price", None),
         memory_gib=_number(given, "memory_gib", None),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from launch.changes import SHARD_TEACHER, changes, pasted
+from launch.changes import changes, pasted
 from launch.compiling import Answer, check_compiler, compile_programs, gib
 from launch.measured import GIB, PROGRAMS, Measured
 from launch.options import Options, parse
@@ -60,7 +60,7 @@ class Search:
     def run(self) -> None:
         """Tries one change after the other."""
         options = self.options
-        ladder = list(changes(options.config, options.data, options.shard_teacher))
+        ladder = list(changes(options.config, options.data))
         waiting = list(options.programs)
         while True:
             misfit = self._try(waiting)
@@ -93,8 +93,7 @@ class Search:
     def config(self) -> Any:
         """The configuration with the changes of the last try."""
         config = self.options.config.copy_and_resolve_references()
-        keys = {k: v for k, v in self.overrides.items() if k != SHARD_TEACHER}
-        config.update_from_flattened_dict(keys)
+        config.update_from_flattened_dict(self.overrides)
         return config
 
     def _request(self, names: list[str]) -> dict[str, Any]:
@@ -104,7 +103,6 @@ class Search:
             "topology": options.topology.name,
             "config": json.loads(self.config().to_json()),
             "data": options.data,
-            "shard_teacher": options.shard_teacher or SHARD_TEACHER in self.overrides,
             "images": options.images,
             "limit": None if math.isnan(limit) else limit * GIB,
             "programs": list(names),
@@ -184,10 +182,7 @@ def _verdict(options: Options, search: Search) -> list[str]:
     if search.fits:
         if not search.overrides:
             return [f"fits with {pasted(pasting)}" if pasting else "fits as it is"]
-        lines = [f"does not fit as it is; it fits with: {pasted(pasting)}"]
-        if SHARD_TEACHER in pasting:
-            lines.append("training does not split the teacher yet: this is what it would take")
-        return lines
+        return [f"does not fit as it is; it fits with: {pasted(pasting)}"]
     if answer.too_long:
         return [
             f"not proven to fit: {answer.too_long} was not compiled when --max_minutes="

@@ -21,6 +21,7 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.compilation import jit as jit_here
+from stlm_jax.runtime.sharding import DATA, weight_shardings
 from stlm_jax.training.feature_cache import abstract_part, rotates
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import abstract_train_state
@@ -29,7 +30,6 @@ from stlm_jax.training.store_description import feature_shapes
 from stlm_jax.training.store_writer import features_of
 from stlm_jax.training.stored_features import abstract_stored
 
-DATA = "data"  # the axis of a mesh over which a batch is spread
 _ANY_PIXEL = 0.955  # of the masks that are drawn, as measured on the published generator
 
 
@@ -66,17 +66,14 @@ class Program:
         return {name: float(_shard_bytes(tree)) for name, tree in self.held.items()}
 
 
-def programs(
-    config: ml_collections.ConfigDict, mesh: Mesh, shard_teacher: bool = False
-) -> Iterator[Program]:
+def programs(config: ml_collections.ConfigDict, mesh: Mesh) -> Iterator[Program]:
     """The programs of a configuration on a mesh, the dearest first.
 
     Args:
         config: of the run; its batches are split over the mesh's axis `DATA`.
         mesh: of devices, of one at least.
-        shard_teacher: whether the teacher's variables are split as well, and not on every device.
     """
-    parts = _Parts(config, mesh, shard_teacher)
+    parts = _Parts(config, mesh)
     yield parts.train()
     if parts.teacher is not None:
         yield parts.train_from_store()
@@ -87,18 +84,19 @@ def programs(
 class _Parts:
     """What the programs of a configuration share."""
 
-    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, shard_teacher: bool):
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh):
         self.config, self.mesh = config, mesh
         self.devices = mesh.shape[DATA]
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.split = NamedSharding(mesh, PartitionSpec(DATA))
-        self.model: Stlm = build_stlm(config)
+        self.model: Stlm = build_stlm(config, self.devices)
         self.teacher: Sam | None = None
         self.teacher_variables: Any = None
         if config.teacher.checkpoint != "none":
             self.teacher = build_sam(config.teacher.name, jnp.dtype(config.dtype))
-            place = self._spread if shard_teacher else self._on_every
-            self.teacher_variables = place(variable_shapes(self.teacher))
+            shapes = variable_shapes(self.teacher)
+            places = weight_shardings(shapes, mesh, DATA, config.teacher.sharding)
+            self.teacher_variables = jax.tree.map(_placed, shapes, places)
         self.levels = feature_shapes(config, config.train.batch_size)
         self.state = self._on_every(abstract_train_state(config, self.model))
         self.optimizer = make_optimizer(config.optimizer)
@@ -186,7 +184,8 @@ class _Parts:
             "inputs": (state.step, state.hyper, state.key, batch),
         }
         arguments = state, variables, batch
-        jitted = self._jit(function, self.everywhere, donate_argnums=0)
+        # Features that are to be kept stay where they were made.
+        jitted = self._jit(function, (self.everywhere, None), donate_argnums=0)
         count = self.config.train.batch_size
         return Program(name, count, self.devices, arguments, held, jitted, turns=turns)
 
@@ -205,7 +204,7 @@ class _Parts:
             lambda leaf: _placed(leaf, self.split if leaf.ndim == 4 else self.everywhere), tree
         )
 
-    def _jit(self, function: Callable, results: NamedSharding, **options: Any) -> Any:
+    def _jit(self, function: Callable, results: Any, **options: Any) -> Any:
         """Jits a function as a run on such a device would."""
         if self.mesh.devices.size > 1:  # a run on one device leaves them where they are
             options["out_shardings"] = results
@@ -218,19 +217,6 @@ class _Parts:
 
     def _on_every(self, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: _placed(leaf, self.everywhere), tree)
-
-    def _spread(self, tree: Any) -> Any:
-        """Splits each leaf along the longest of its axes that can be."""
-
-        def place(leaf):
-            fitting = [i for i, side in enumerate(leaf.shape) if side % self.devices == 0]
-            if not fitting:
-                return _placed(leaf, self.everywhere)
-            axis = max(fitting, key=lambda i: leaf.shape[i])
-            names = [DATA if i == axis else None for i in range(len(leaf.shape))]
-            return _placed(leaf, NamedSharding(self.mesh, PartitionSpec(*names)))
-
-        return jax.tree.map(place, tree)
 
 
 def _placed(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -58,7 +58,7 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
     limit = request["limit"] or (total_memory() if topology.platform == "cpu" else None)
     emit("device", kind=str(mesh.devices.flat[0].device_kind), limit=limit)
     name = request["program"]
-    for program in programs(config, mesh, request["shard_teacher"]):
+    for program in programs(config, mesh):
         if program.name == name:  # a run without a teacher has not all of them
             emit("begin", program=name)
             measured = _compile(program)

@@ -27,14 +27,16 @@ def run(argv: Sequence[str]) -> None:
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.inference.predict import predict
     from stlm_jax.runtime.errors import UserError
+    from stlm_jax.runtime.hosts import require_one
     from stlm_jax.runtime.process import prepare
     from stlm_jax.training.members import runs_of
     from stlm_jax.training.train import train
     from stlm_jax.workdir import COMPILATION_CACHE
 
     config, workdir = settings.config, settings.workdir
-    prepare(config.precision, workdir / COMPILATION_CACHE)
+    prepare(config.precision, workdir / COMPILATION_CACHE, settings.hosts)
     if settings.mode == "predict":
+        require_one("prediction")
         predict(config, workdir)
         return
     stopped: list[str] = []

@@ -18,6 +18,7 @@ import ml_collections
 from stlm_jax import config as configuration
 from stlm_jax.config.values import put, value_of
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.hosts import Hosts, parse_hosts
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
 from stlm_jax.workdir import CONFIG, stored_config
@@ -31,8 +32,12 @@ usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--co
              without it the settings are those that the run in --workdir was trained with
   --workdir  the folder of the run; default: runs/<name of the config file>
   --mode     train (default; resumes, then evaluates) | evaluate | predict
+  --coordinator=HOST:PORT --processes=N --process=I
+             this is process I, from 0, of N that share the run, usually one a host; they meet at
+             the first one. On a Cloud TPU, in SLURM and Kubernetes they are found without
   --config.KEY=V  changes a key of the configuration, e.g. --config.train.steps=100"""
 
+_HOSTS = ("coordinator", "processes", "process")
 _MISSING = object()  # what an option without a value has
 
 
@@ -44,6 +49,7 @@ class Settings:
     workdir: Path
     mode: str
     command: tuple[str, ...]
+    hosts: Hosts = Hosts()
 
 
 def parse(argv: Sequence[str]) -> Settings | None:
@@ -70,6 +76,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
     mode = _option(options, "mode") or MODES[0]
     if mode not in MODES:
         raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
+    hosts = parse_hosts(*(_option(options, name) for name in _HOSTS))
     configuration.check(config)
     workdir = Path(folder) if folder is not None else Path("runs") / Path(file or "").stem
     if str(workdir.absolute()) != printable(str(workdir.absolute())):
@@ -77,7 +84,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
             f"--workdir={printable(str(workdir))}: its path is not UTF-8 or holds a control "
             "character, which checkpoints cannot have: use another"
         )
-    return Settings(config, workdir, mode, tuple(argv))
+    return Settings(config, workdir, mode, tuple(argv), hosts)
 
 
 def load_config(file: Path) -> ml_collections.ConfigDict:
@@ -130,7 +137,7 @@ def _config_of_run(folder: str | None) -> ml_collections.ConfigDict:
 
 def _parser(keys: Sequence[str] | dict[str, Any] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "workdir", "mode", *(f"config.{key}" for key in keys)):
+    for name in ("config", "workdir", "mode", *_HOSTS, *(f"config.{key}" for key in keys)):
         # A value may be missing, so that it is said here and not in argparse's words.
         parser.add_argument(f"--{name}", dest=name, nargs="?", const=_MISSING, action="append")
     return parser
@@ -168,11 +175,11 @@ def _unknown(argument: str, config: ml_collections.ConfigDict) -> str:
     name = argument.lstrip("-").split("=", 1)[0]
     if name.startswith("config."):
         return _unknown_key(name.removeprefix("config."), config)
-    near = difflib.get_close_matches(name, ["config", "workdir", "mode", "help"], n=1)
+    near = difflib.get_close_matches(name, ["config", "workdir", "mode", "help", *_HOSTS], n=1)
     hint = f" Did you mean --{near[0]}?" if near else ""
     return (
-        f"unknown option --{name}.{hint} There are --config, --workdir, --mode, --help and "
-        "--config.KEY=VALUE"
+        f"unknown option --{name}.{hint} There are --config, --workdir, --mode, --help, "
+        "--coordinator, --processes, --process and --config.KEY=VALUE"
     )
 
 

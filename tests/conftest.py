@@ -22,6 +22,7 @@ LONG_FILES = (
     "test_endings.py",
     "test_saving.py",
     "test_feature_store.py",
+    "test_data_parallel.py",
     "test_plan.py",
     "test_onnx.py",
     "test_description.py",

@@ -116,6 +116,9 @@ KEYS: dict[str, Key] = {
     "teacher.store_variants": Key(
         8, at_least(1), "pseudo-anomalous ones an image that are written to it", NOTHING
     ),
+    "teacher.sharding": Key(
+        "replicated", one_of("replicated", "fsdp"), "fsdp: each device holds a part of it", NOTHING
+    ),
     "student.encoder": Key("tiny_vit_5m", _ENCODERS, "published: MobileSAM's TinyViT"),
     "student.checkpoint": Key(
         "", ANY, "a MobileSAM's or demo: decoder; an STLM's, demo_student: all"
@@ -127,6 +130,11 @@ KEYS: dict[str, Key] = {
     "train.batch_size": Key(2, at_least(1), "published"),
     "train.accumulate": Key(
         1, at_least(1), "parts of a batch, one after the other; published: 1; needs less memory"
+    ),
+    "train.batch_norm": Key(
+        "global",
+        one_of("global", "per_device"),
+        "of what the statistics are; global: the same on any number of devices; published: one",
     ),
     "train.epochs": Key(200, at_least(0), "published; the last partial batch is dropped", LENGTH),
     "train.steps": Key(0, at_least(0), "when positive, replaces epochs", LENGTH),

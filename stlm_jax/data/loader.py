@@ -23,8 +23,11 @@ class Companion(Protocol):
 
     order: dict[str, Any]
 
-    def of(self, number: int, index: np.ndarray) -> dict[str, Any]:
-        """Further parts of batch `number`, from 0, which has the images of `index`, (N,) int64."""
+    def of(self, number: int, index: np.ndarray, rows: slice) -> dict[str, Any]:
+        """Further parts of batch `number`, from 0, which has the images of `index`, (N,) int64.
+
+        What it gives of samples is of the batch's `rows` only, those of this process.
+        """
         ...
 
 
@@ -46,14 +49,28 @@ class _Numbered:
         return {"image": self._images[index], "index": np.int64(index)}
 
 
+class _Numbers:
+    """The numbers of so many images, which are read later."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"index": np.int64(index)}
+
+
 class TrainLoader(Iterator[dict[str, Any]]):
     """Iterates over batches without end.
 
     A batch has `image`, (batch, H, W, 3) uint8, and `index`, (batch,) int64, their numbers among
     the images.
 
-    Every epoch is shuffled anew and its last partial batch dropped, as in the published code. One
-    of several processes is given its `shard` of the images and makes its share of every batch.
+    Every epoch is shuffled anew and its last partial batch dropped, as in the published code. Of
+    several processes each makes its rows of every batch, in the order of the processes: together
+    they make the batches of one process, and a place in the stream is the same for any number.
 
     Attributes:
         steps_per_epoch: batches in one epoch.
@@ -66,8 +83,9 @@ class TrainLoader(Iterator[dict[str, Any]]):
         seed: int,
         processes: int = 1,
         companion: Companion | None = None,
+        process: int = 0,
     ):
-        """A stream over this process's images, each (H, W, 3) uint8.
+        """A stream over images, each (H, W, 3) uint8.
 
         Args:
             images: an array, or a `cache.ImageCache`.
@@ -75,6 +93,7 @@ class TrainLoader(Iterator[dict[str, Any]]):
             seed: of the order, 0 to 2**32 - 1.
             processes: how many there are.
             companion: what else belongs to a batch; got ahead of time, in a thread.
+            process: which of them this is; it reads its rows only.
         """
         if batch_size < 1:
             raise UserError(f"train.batch_size: {batch_size} is not positive: set it to 1 or more")
@@ -82,27 +101,28 @@ class TrainLoader(Iterator[dict[str, Any]]):
             raise UserError(
                 f"train.batch_size: {batch_size} cannot be divided among {processes} processes"
             )
-        share = batch_size // processes
         if not len(images):
             raise UserError("there is no training image: check data.root and data.categories")
-        if len(images) < share:
-            end = " of a process" if processes > 1 else f": set it to {len(images)} or less"
+        if len(images) < batch_size:
             raise UserError(
-                f"train.batch_size: {share} exceeds the {len(images)} training images{end}"
+                f"train.batch_size: {batch_size} exceeds the {len(images)} training images: set it "
+                f"to {len(images)} or less"
             )
-        self.steps_per_epoch = len(images) // share
-        self._order = {"seed": int(seed), "batch_size": int(batch_size)}
-        # The state of one process serves all, though one may have an image more than another.
-        self._order |= {"processes": processes} if processes > 1 else {"images": len(images)}
+        share = batch_size // processes
+        rows = slice(process * share, (process + 1) * share)
+        self.steps_per_epoch = len(images) // batch_size
+        self._order = {"seed": int(seed), "batch_size": int(batch_size), "images": len(images)}
         self._order |= companion.order if companion else {}
 
         def complete(number: int, batch: dict[str, Any]) -> dict[str, Any]:
             index = batch["index"]
-            more = companion.of(number, index) if companion else {}
-            return {"image": batch["image"], "index": index, **more}
+            more = companion.of(number, index, rows) if companion else {}
+            own = batch["image"] if processes == 1 else np.stack([images[i] for i in index[rows]])
+            return {"image": own, "index": index[rows], **more}
 
-        epoch = grain.MapDataset.source(_Numbered(images)).seed(seed).shuffle()
-        batches = epoch.batch(share, drop_remainder=True).repeat()
+        source = _Numbered(images) if processes == 1 else _Numbers(len(images))
+        epoch = grain.MapDataset.source(source).seed(seed).shuffle()
+        batches = epoch.batch(batch_size, drop_remainder=True).repeat()
         batches = batches.map_with_index(complete)
         self._iterator = iter(batches.to_iter_dataset(_READ_OPTIONS))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 import ml_collections
@@ -14,13 +13,12 @@ from stlm_jax.evaluation.calibrate import load_or_calibrate
 from stlm_jax.evaluation.measure import measure
 from stlm_jax.evaluation.results import CategoryResult, PanelImage, RunResult
 from stlm_jax.inference.predictor import Predictor
+from stlm_jax.runtime.agreement import agreed
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.gather import gather
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.description import Calibration
 from stlm_jax.workdir import DATA_CHECK, DIVERGED, check_same_run
 
-T = TypeVar("T")
 DrawPanels = Callable[[Sequence[PanelImage], Calibration | None], None]
 
 
@@ -79,11 +77,11 @@ def _evaluate_category(
 ) -> CategoryResult:
     category, label = folder.name, f"evaluate {folder.name}"
     config = depth.resolved(config, folder)
-    thresholds = _agreed(lambda: load_or_calibrate(folder, config, predictor, category, step))[0]
+    thresholds = agreed(lambda: load_or_calibrate(folder, config, predictor, category, step))[0]
     # Spread evenly over the split, so that every defect has its share of panels.
     wanted = min(config.evaluate.panels, len(records))
     panels = np.unique(np.linspace(0, len(records) - 1, wanted).round().astype(int)).tolist()
-    parts = _agreed(lambda: measure(config, predictor, records, label, thresholds, panels))
+    parts = agreed(lambda: measure(config, predictor, records, label, thresholds, panels))
     measurements = parts[0]
     for part in parts[1:]:
         measurements.merge(part)
@@ -111,22 +109,6 @@ def _evaluate_category(
         images=measurements.in_order(),
         step=step,
     )
-
-
-def _agreed(work: Callable[[], T]) -> list[T]:
-    """What `work` gives in every process; what is wrong in one is raised in all."""
-    results: list[T] = []
-    refusals: list[UserError] = []
-    try:
-        results.append(work())
-    except UserError as error:
-        # Raised here alone it would leave the other processes waiting in `gather` for ever.
-        refusals.append(error)
-    parts = gather((results, refusals))
-    for _, others in parts:
-        for refusal in others:
-            raise refusal
-    return [result for own, _ in parts for result in own]
 
 
 def _note(message: str) -> None:

@@ -72,8 +72,13 @@ def build_sam(name: str, dtype=jnp.float32) -> Sam:
     return Sam(encoder, **_decoder(variant, dtype))
 
 
-def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
-    """The two-stream model of a configuration; its features are as wide as the teacher's."""
+def build_stlm(config: ml_collections.ConfigDict, devices: int = 1) -> Stlm:
+    """The two-stream model of a configuration; its features are as wide as the teacher's.
+
+    Args:
+        config: of the run.
+        devices: over how many a batch of training is spread.
+    """
     dtype = jnp.dtype(config.dtype)
     variant = SAM_VARIANTS[config.teacher.name]
     encoder = dict(
@@ -87,4 +92,5 @@ def build_stlm(config: ml_collections.ConfigDict) -> Stlm:
         encoderS=TinyViT(**encoder),
         model=SharedDecoder(**_decoder(variant, dtype)),
         segmentation=Segmentation(config.student.segmentation_channels, dtype),
+        shares=devices if config.train.batch_norm == "per_device" else 1,
     )

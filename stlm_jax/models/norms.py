@@ -15,6 +15,7 @@ LAYER_NORM_2D_EPSILON = 1e-6  # SAM's LayerNorm2d
 
 ones, zeros = nn.initializers.ones, nn.initializers.zeros
 _exporting = contextvars.ContextVar("exporting", default=False)
+_shares = contextvars.ContextVar("shares", default=1)
 
 
 @contextlib.contextmanager
@@ -34,6 +35,21 @@ def for_export() -> Iterator[None]:
 def exporting() -> bool:
     """Whether this is within `for_export`."""
     return _exporting.get()
+
+
+@contextlib.contextmanager
+def in_shares(shares: int) -> Iterator[None]:
+    """Has batch normalisations that are traced within the context see each share by itself.
+
+    Args:
+        shares: how many equal parts a batch has, each of samples that follow one another, as a
+            batch lies on so many devices; 1: the batch is whole.
+    """
+    token = _shares.set(shares)
+    try:
+        yield
+    finally:
+        _shares.reset(token)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -74,6 +90,11 @@ class BatchNorm(nn.Module):
     """`torch.nn.BatchNorm2d`: float32 statistics, running variance from the unbiased estimate.
 
     Flax's own BatchNorm keeps the biased one, so its evaluation would drift from torch's.
+
+    Within `in_shares` each share of the batch is normalised by its own statistics, as torch's
+    `DistributedDataParallel` does it without `SyncBatchNorm`. The running ones are then the mean of
+    the shares', where torch keeps those of the first process: evaluation shall know all images, and
+    not depend on which of them came to the first device.
     """
 
     momentum: float = 0.9  # torch's 0.1, as the share kept
@@ -88,18 +109,27 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        shape, shares = x.shape, _shares.get()
         x = x.astype(jnp.float32)
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            mean = x.mean(axes)
-            var = jnp.square(x - mean).mean(axes)
-            count = x.size // channels
+        if not train:
+            mean, var = running_mean.value, running_var.value
+        else:
+            apart = shares > 1
+            if apart:
+                x = x.reshape(shares, -1, *shape[1:])
+            axes = tuple(range(apart, x.ndim - 1))
+            mean = x.mean(axes, keepdims=apart)
+            var = jnp.square(x - mean).mean(axes, keepdims=apart)
+            count = x.size // (channels * shares)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 keep, take = self.momentum, 1.0 - self.momentum
-                running_mean.value = keep * running_mean.value + take * mean
-                running_var.value = keep * running_var.value + take * unbiased
-        else:
-            mean, var = running_mean.value, running_var.value
+                running_mean.value = keep * running_mean.value + take * _of_all(mean)
+                running_var.value = keep * running_var.value + take * _of_all(unbiased)
         factor = lax.rsqrt(var + self.epsilon) * scale
-        return ((x - mean) * factor + bias).astype(self.dtype)
+        return ((x - mean) * factor + bias).reshape(shape).astype(self.dtype)
+
+
+def _of_all(statistic):
+    """The mean over the shares, (C,)."""
+    return statistic if statistic.ndim == 1 else statistic.mean(tuple(range(statistic.ndim - 1)))

@@ -5,6 +5,7 @@ from flax import linen as nn
 from flax import struct
 
 from stlm_jax.models.mask_decoder import MaskDecoder
+from stlm_jax.models.norms import in_shares
 from stlm_jax.models.prompt_encoder import PromptEncoder
 from stlm_jax.models.sam import features, normalise_pixels
 from stlm_jax.models.segmentation import Segmentation, aggregate
@@ -40,12 +41,14 @@ class Stlm(nn.Module):
     """STLM, named as in the published checkpoints.
 
     `encoderT` is the plain stream, `encoderS` the denoising stream, `model` the shared decoder.
+    `shares` are those of a batch that batch normalisation sees apart, see `norms.in_shares`.
     """
 
     encoderT: nn.Module  # noqa: N815
     encoderS: nn.Module  # noqa: N815
     model: SharedDecoder
     segmentation: Segmentation
+    shares: int = 1
 
     def __call__(self, image, train: bool = False) -> Prediction:
         """Both streams and the map of an image.
@@ -55,7 +58,9 @@ class Stlm(nn.Module):
             train: whether batch normalisation uses the batch.
         """
         pixels = normalise_pixels(image, self.encoderT.dtype)
-        embeddings = jnp.stack([self.encoderT(pixels, train), self.encoderS(pixels, train)], 1)
+        with in_shares(self.shares):
+            streams = [self.encoderT(pixels, train), self.encoderS(pixels, train)]
+        embeddings = jnp.stack(streams, 1)
         # An image's two maps lie side by side: they stay on one device, and an export whose N is
         # a symbol can take them apart again.
         pairs = embeddings.shape  # (N, 2, h, w, C)
@@ -63,5 +68,6 @@ class Stlm(nn.Module):
         feature1, feature2 = feature1.reshape(pairs), feature2.reshape(pairs)
         plain = (feature1[:, 0], feature2[:, 0])
         denoising = (feature1[:, 1], feature2[:, 1])
-        anomaly_map = self.segmentation(aggregate(plain, denoising), train)
+        with in_shares(self.shares):
+            anomaly_map = self.segmentation(aggregate(plain, denoising), train)
         return Prediction(plain, denoising, anomaly_map)

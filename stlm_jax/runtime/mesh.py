@@ -7,8 +7,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.sharding import DATA
 
-MEMBER, DATA = "member", "data"  # trainings of their own; images of one batch
+MEMBER = "member"  # the axis of a mesh over which trainings are spread, `DATA` that of a batch
 
 
 def make_mesh(member: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -58,6 +58,24 @@ class MetricWriter:
         self.close()
 
 
+class SilentWriter(MetricWriter):
+    """Writes nothing: that of the processes of a run that are not the first."""
+
+    takes_images = False
+
+    def __init__(self, path: Path, start: int = 0):
+        """Leaves the file to the first process."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def _lines_until(path: Path, step: int) -> list[str]:
     if not path.is_file():
         return []

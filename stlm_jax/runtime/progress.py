@@ -8,13 +8,22 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
+_quiet = False
 _LOG_INTERVAL = 30.0  # seconds between lines where the output is no terminal
 _TERMINAL = "{desc}  {n_fmt}/{total_fmt} |{bar:20}| {rate_noinv_fmt}  left {remaining}{postfix}"
 _LOG = "{desc}  {n_fmt}/{total_fmt}  {rate_noinv_fmt}  left {remaining}{postfix}"
 
 
+def be_quiet() -> None:
+    """Has this process say no more but why it ends, as another of the same run says it all."""
+    global _quiet
+    _quiet = True
+
+
 def note(message: str) -> None:
     """Prints one line to stderr, above a progress line that is there."""
+    if _quiet:
+        return
     clear = tqdm.external_write_mode(sys.stderr) if sys.stderr.isatty() else nullcontext()
     with clear:
         print(message, file=sys.stderr, flush=True)
@@ -22,6 +31,8 @@ def note(message: str) -> None:
 
 def say(line: str) -> None:
     """Prints one line to stdout, above a progress line that is there."""
+    if _quiet:
+        return
     clear = tqdm.external_write_mode(sys.stdout) if sys.stderr.isatty() else nullcontext()
     with clear:
         print(line, flush=True)
@@ -40,7 +51,7 @@ class Progress(tqdm):
         self, label: str, total: int, start: int = 0, unit: str = "image", line: int | None = None
     ):
         """A loop that has done `start` of `total`; of several at a time each has its `line`."""
-        self._in_place, self._logged = sys.stderr.isatty(), start
+        self._in_place, self._logged = sys.stderr.isatty() and not _quiet, start
         super().__init__(
             total=total,
             initial=start,
@@ -65,7 +76,7 @@ class Progress(tqdm):
         """As tqdm's, but in a log a line of its own, and none before there is progress."""
         if self._in_place:
             return super().display(msg, pos)
-        if msg is None and self.n > self._logged:
+        if msg is None and self.n > self._logged and not _quiet:
             print(self, file=sys.stderr, flush=True)
             self._logged = self.n
         return True

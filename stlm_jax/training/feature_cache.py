@@ -15,6 +15,7 @@ import numpy as np
 
 from stlm_jax.data.cache import GIB
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.sharding import own_rows
 from stlm_jax.training.rotation import POLICIES, policy_of
 from stlm_jax.training.teacher import TARGET_DTYPE
 
@@ -43,7 +44,11 @@ class FeatureCache:
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, category: str, images: int, levels: Shapes
+        self,
+        config: ml_collections.ConfigDict,
+        category: str,
+        images: int,
+        levels: Shapes,
     ):
         """Features of so many images; none is known yet.
 
@@ -91,7 +96,7 @@ class FeatureCache:
         """
         if self._waiting is not None:
             there, levels = self._waiting
-            for kept, level in zip(self._kept, jax.device_get(levels), strict=True):
+            for kept, level in zip(self._kept, map(own_rows, levels), strict=True):
                 kept[there[there < self.room]] = level[there < self.room]
             self._known[there[there < self.room]] = True
         missing = ~self._known[index] & (index < self.room)

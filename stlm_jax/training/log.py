@@ -9,7 +9,7 @@ from typing import Self
 import jax
 import numpy as np
 
-from stlm_jax.runtime.metric_writer import MetricWriter
+from stlm_jax.runtime.metric_writer import MetricWriter, SilentWriter
 from stlm_jax.runtime.progress import Progress, note
 from stlm_jax.runtime.timer import Timer
 from stlm_jax.training.divergence import NotFiniteError
@@ -40,8 +40,9 @@ class TrainingLog:
 
     def __init__(self, members: Mapping[Place, Member], start: int):
         """Goes on after step `start`."""
+        kind = MetricWriter if jax.process_index() == 0 else SilentWriter
         self.writers = {
-            place: MetricWriter(member.folder / TRAINING_METRICS, start)
+            place: kind(member.folder / TRAINING_METRICS, start)
             for place, member in members.items()
         }
         self._progress = {

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from stlm_jax.runtime.mesh import DATA, MEMBER
+from stlm_jax.runtime.mesh import MEMBER
+from stlm_jax.runtime.sharding import DATA
 
 _IMAGES = 5  # axes of images and of features, (groups, N, h, w, C)
 

@@ -126,9 +126,20 @@ def _changed(key, image, texture, settings) -> PseudoSample:
     return PseudoSample(blended, jnp.where(seen, mask, 0.0), beta)
 
 
-def pseudo_batch(key, images, textures, settings) -> PseudoSample:
-    """`pseudo_anomaly` of every image of a batch (N, H, W, 3), each with a key of its own."""
+def pseudo_batch(key, images, textures, settings, lanes: int = 1) -> PseudoSample:
+    """`pseudo_anomaly` of every image of a batch (N, H, W, 3), each with a key of its own.
+
+    Where the batch lies on several devices `lanes` is their number: each takes the textures of its
+    own samples.
+    """
     keys = jax.random.split(key, images.shape[0])
-    # Apart, since an index that is vmapped becomes a gather from the whole bank.
-    chosen = jnp.stack([_texture(each, textures) for each in keys])
+
+    def choose(keys):
+        # Apart, since an index that is vmapped becomes a gather from the whole bank.
+        return jnp.stack([_texture(each, textures) for each in keys])
+
+    if lanes == 1:
+        chosen = choose(keys)
+    else:
+        chosen = jax.vmap(choose)(keys.reshape(lanes, -1)).reshape(images.shape)
     return jax.vmap(_changed, in_axes=(0, 0, 0, None))(keys, images, chosen, settings)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jax.sharding import Mesh
 
 from stlm_jax.models.build import build_sam
 from stlm_jax.models.initialization import random_variables, variable_shapes
@@ -10,6 +11,7 @@ from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.sharding import DATA, put_whole, weight_shardings
 from stlm_jax.weights.load import Variables, check_tree, read_file, read_student, sam_name
 
 SAM_IS_BETTER = (
@@ -20,10 +22,21 @@ SAM_IS_BETTER = (
 )
 
 
-def load_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:
-    """The frozen teacher of `config.teacher`, and its variables on the device."""
+def load_teacher(
+    config: ml_collections.ConfigDict, mesh: Mesh | None = None
+) -> tuple[Sam | None, Variables | None]:
+    """The frozen teacher of `config.teacher`, and its variables on the devices.
+
+    Args:
+        config: of the run.
+        mesh: on which they lie as `teacher.sharding` says; None: they lie on the default device.
+    """
     sam, variables = read_teacher(config)
-    return sam, None if variables is None else jax.tree.map(jnp.asarray, variables)
+    if variables is None or mesh is None:
+        return sam, jax.tree.map(jnp.asarray, variables)
+    # From the host to where each part belongs: the whole need not fit on any device.
+    places = weight_shardings(variables, mesh, DATA, config.teacher.sharding)
+    return sam, put_whole(variables, places)
 
 
 def read_teacher(config: ml_collections.ConfigDict) -> tuple[Sam | None, Variables | None]:

@@ -43,7 +43,8 @@ def train_step(
             kept, `cached` of `live_targets`; where all are stored, `stored` of `draw_stored`, with
             `targets`, those of the samples and of the clean images in bfloat16.
         accumulate: micro-batches that the gradients are the mean of, see `mean_gradients`.
-        lanes: of `teacher_features`, the devices that the batch lies on.
+        lanes: the devices that the batch lies on, each with as many samples that follow one
+            another; see `teacher_features`.
 
     Returns:
         The state after it, and float32 scalars: the loss terms, `gradient_norm`, `anomalous`,
@@ -75,7 +76,7 @@ def prepare_samples(
     teacher: Sam | None, key, hyper, teacher_variables: Any, batch: dict[str, Any], lanes: int = 1
 ) -> tuple[Samples, dict[str, Any]]:
     """The samples of a step with `key`, and what `train_step` says of them besides metrics."""
-    clean, sample = draw_samples(key, batch, hyper)
+    clean, sample = draw_samples(key, batch, hyper, lanes)
     targets: TeacherFeatures | None = None
     facts: dict[str, Any] = {"teacher_passes": jnp.zeros(())}
     if "stored" in batch:
@@ -104,12 +105,14 @@ def update(
     return state, {**metrics, "anomalous": samples.mask.mean()}
 
 
-def draw_samples(key, batch: dict[str, Any], hyper) -> tuple[jax.Array, PseudoSample]:
+def draw_samples(
+    key, batch: dict[str, Any], hyper, lanes: int = 1
+) -> tuple[jax.Array, PseudoSample]:
     """What a step with `key` makes of its `batch`: the clean images, rotated, and the samples."""
     if "stored" in batch:
         return draw_stored(batch, hyper)
     clean = rotate_batch(key, batch["image"], hyper["rotation"])
-    return clean, pseudo_batch(key, clean, batch["textures"], hyper["pseudo"])
+    return clean, pseudo_batch(key, clean, batch["textures"], hyper["pseudo"], lanes)
 
 
 def mean_gradients(

@@ -54,7 +54,14 @@ class StoredFeatures:
         images: ImageCache,
         store: FeatureStore,
     ):
-        """Refuses a store that has not all the images, or has them turned otherwise."""
+        """Refuses a store that has not all the images, or has them turned otherwise.
+
+        Args:
+            config: of the run.
+            category: whose images.
+            images: they.
+            store: where their features lie.
+        """
         self._store, self._category = store, category
         self._rotates = rotates(config, category)
         self._draws = config.seed, zlib.crc32(category.encode())
@@ -63,13 +70,13 @@ class StoredFeatures:
         self._digests = _known_digests(config, category, images, store)
         self.order = {"store": store.identity()}
 
-    def of(self, number: int, index: np.ndarray) -> dict[str, Any]:
+    def of(self, number: int, index: np.ndarray, rows: slice = slice(None)) -> dict[str, Any]:
         """The part `stored` of batch `number`, which has the images of `index`; host arrays."""
         rng = np.random.default_rng((*self._draws, number))
-        variants = rng.integers(0, self._store.variants, len(index), np.int32)
-        clean = rng.random(len(index)) < self._clean_probability
-        digests = [self._digests[i] for i in index]
-        shape = (len(index), *self._store.shape)
+        variants = rng.integers(0, self._store.variants, len(index), np.int32)[rows]
+        clean = (rng.random(len(index)) < self._clean_probability)[rows]
+        digests = [self._digests[i] for i in index[rows]]
+        shape = (len(digests), *self._store.shape)
         of_pseudo, of_clean = (np.empty(shape, TARGET_DTYPE) for _ in range(2))
         for sample, (digest, variant) in enumerate(zip(digests, variants, strict=True)):
             slots = list(self._store.slots_of(int(variant), self._rotates))
@@ -77,8 +84,7 @@ class StoredFeatures:
             read = self._store.read(self._category, digest, slots)
             of_clean[sample], of_pseudo[sample] = read[0], read[-1]
         levels = range(shape[1])
-        stored = {
-            "key": self._key,
+        of_samples = {
             "place": np.array([place_of(digest) for digest in digests], np.uint32),
             "number": variants,
             "clean": clean,
@@ -87,7 +93,7 @@ class StoredFeatures:
                 for x in (of_pseudo, of_clean)
             ),
         }
-        return {"stored": stored}
+        return {"stored": {**of_samples, "key": self._key}}
 
 
 def _known_digests(

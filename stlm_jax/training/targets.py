@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
 from stlm_jax.data.cache import ImageCache
 from stlm_jax.data.loader import Companion
@@ -50,8 +51,8 @@ class Targets:
         abstract_parts: shapes of what `Features.parts` gives.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict):
-        """Loads the teacher of `config.teacher` onto the device, or opens the store."""
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh | None = None):
+        """Loads the teacher of `config.teacher` onto the devices, or opens the store."""
         self.texture_seed: int | None = None
         self.abstract_parts: dict[str, Any] = {}
         self._store: FeatureStore | None = None
@@ -61,7 +62,7 @@ class Targets:
             self._store = FeatureStore.open(Path(config.teacher.store))
             self.texture_seed = self._store.description["seed"]
         else:
-            self.teacher, self.variables = load_teacher(config)
+            self.teacher, self.variables = load_teacher(config, mesh)
         kept = self.teacher is not None and config.teacher.cache_gib > 0
         if self._store or kept:
             self._levels = feature_shapes(config, config.train.batch_size)
@@ -91,7 +92,10 @@ class Targets:
         require_same(self._store.folder, self._store.description, ours)
 
     def of_category(
-        self, config: ml_collections.ConfigDict, category: str, images: ImageCache
+        self,
+        config: ml_collections.ConfigDict,
+        category: str,
+        images: ImageCache,
     ) -> Features:
         """Those of a category of the run with such training images."""
         if self._store:

@@ -25,6 +25,7 @@ from stlm_jax.training.pack import Pack
 from stlm_jax.training.placement import Placement
 from stlm_jax.training.previews import Previews
 from stlm_jax.training.saving import SaveTimes
+from stlm_jax.training.shares import check_shares
 from stlm_jax.training.state import TrainState, parameter_table
 from stlm_jax.training.step import train_step
 from stlm_jax.training.targets import Targets
@@ -49,21 +50,16 @@ class Trainer:
             placement: where trainings are; None: all on the default device.
             shape: groups, and members of a group, of the largest pack.
         """
-        self.config, self.model = config, build_stlm(config)
         self.placement, self.shape = placement or Placement(None), shape
-        self.targets = Targets(config)
+        self.config, self.model = config, build_stlm(config, self.placement.lanes)
+        self.targets = Targets(config, self.placement.mesh)
         optimizer = tuple(sorted(config.optimizer.items()))
-        parts = config.train.accumulate
-        if parts == config.train.batch_size > 1:
-            note(
-                f"warning: config.train.accumulate={parts} leaves batch normalisation one image at "
-                "a time, from which the image pooling learns nothing: take less"
-            )
-        step = bound_step(train_step, self.model, self.targets.teacher, optimizer, parts,
-                          self.placement.mesh, shape, config.ensemble.inner)  # fmt: skip
+        check_shares(config, self.placement.lanes)
+        step = bound_step(train_step, self.model, self.targets.teacher, optimizer,
+                          config.train.accumulate, self.placement.mesh, shape,
+                          config.ensemble.inner)  # fmt: skip
         self.step = jit(step, donate_argnums=0)  # the states alone: the others are used again
         memory.check(config, self.step, template, self.targets, shape)
-        self.variables = self.placement.everywhere(self.targets.variables)
         self._banks: dict[int, np.ndarray] = {}
         self._textures: tuple[tuple[int, ...], Any] = ((), None)  # and the seeds they are of
         self.targets.check(config, self._bank(self._texture_seed(config)))
@@ -80,7 +76,7 @@ class Trainer:
         config = self.config
         pack = Pack(config, groups, self.shape, self.placement, self.targets)
         states, done = pack.first_states(self.model), groups[0].lead.done
-        textures = self._textures_of(pack.groups)
+        textures, variables = self._textures_of(pack.groups), self.targets.variables
         if not self._parameters_shown:
             note(parameter_table(jax.tree.map(lambda x: x[0, 0], states.params)))
             self._parameters_shown = True
@@ -114,10 +110,12 @@ class Trainer:
                 drawn, batch = pack.draw(textures)
                 if done == start:  # compiling is no part of the rate
                     with log.pause(done):
-                        self._compile(pack, done, (states, pack.mask, self.variables, batch), stop)
+                        self._compile(
+                            pack, done, (states, pack.mask, self.targets.variables, batch), stop
+                        )
                 begin = time.monotonic()
                 states, metrics = profiler.step(
-                    done, self.step, states, pack.mask, self.variables, batch
+                    done, self.step, states, pack.mask, variables, batch
                 )
                 pack.take(drawn, metrics)
                 if done == start + 1:  # the first begins with loading the program

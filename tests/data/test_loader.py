@@ -47,8 +47,8 @@ def test_what_belongs_to_a_batch_is_told_its_number_in_the_stream():
     class Numbers:
         order = {"of": "numbers"}
 
-        def of(self, number, index):
-            return {"number": number, "sum": index.sum()}
+        def of(self, number, index, rows):
+            return {"number": number, "sum": index[rows].sum()}
 
     loader = TrainLoader(images(), 3, seed=4, companion=Numbers())
     taken = [next(loader) for _ in range(8)]
@@ -140,36 +140,66 @@ def test_shards_are_disjoint_and_together_the_set(count):
     assert abs(len(shards[0]) - len(shards[1])) <= 1
 
 
-def test_two_processes_see_disjoint_images_whose_union_is_the_set():
-    loaders = [
-        TrainLoader(shard(images(12), process, 2), 4, seed=1, processes=2) for process in range(2)
-    ]
-    assert [loader.steps_per_epoch for loader in loaders] == [3, 3]
-    for _ in range(5):  # epochs
-        seen = [sum(take(loader, 3), []) for loader in loaders]
-        assert all(len(part) == 6 for part in seen)
-        assert sorted(seen[0] + seen[1]) == list(range(12))
+class Rows:
+    """Belongs to every batch: which images all of it has, and the process's own."""
+
+    order = {"of": "rows"}
+
+    def of(self, number, index, rows):
+        return {"number": number, "whole": index.tolist(), "own": index[rows].tolist()}
 
 
-def test_a_process_makes_its_share_of_a_batch():
-    loader = TrainLoader(shard(images(12), 1, 2), 4, seed=1, processes=2)
-    assert next(loader)["image"].shape == (2, 4, 4, 3)
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_make_the_batches_of_one_together(processes):
+    def loader(**options):
+        return TrainLoader(images(20), 6, seed=1, companion=Rows(), **options)
+
+    one = loader()
+    several = [loader(processes=processes, process=process) for process in range(processes)]
+    for number in range(3 * one.steps_per_epoch):
+        whole, parts = next(one), [next(each) for each in several]
+        for name in ("image", "index"):
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), whole[name])
+        assert all(len(part["image"]) == 6 // processes for part in parts)
+        assert all(part["whole"] == whole["index"].tolist() for part in parts)
+        assert sum([part["own"] for part in parts], []) == whole["own"]
+        assert {part["number"] for part in parts} == {number}
+
+
+def test_a_process_reads_its_rows_only():
+    read = []
+
+    class Counting:
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            read.append(index)
+            return images(12)[index]
+
+    loader = TrainLoader(Counting(), 4, seed=1, processes=2, process=1)
+    taken = [next(loader)["index"].tolist() for _ in range(3)]
+    assert set(sum(taken, [])) <= set(read)
+    loader.close()
+    # Those that follow were read ahead: of a whole epoch still not more than the half.
+    assert len(read) <= 2 * 3 + 2 * 6
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
     with pytest.raises(UserError, match=r"train\.batch_size: 5 cannot be divided among 2"):
         TrainLoader(images(12), 5, seed=1, processes=2)
 
 
-def test_the_state_of_one_process_serves_the_other():
-    uneven = [shard(images(11), process, 2) for process in range(2)]
-    first, second = (TrainLoader(part, 2, seed=1, processes=2) for part in uneven)
-    take(first, 7)
-    take(second, 7)
-    state = json.loads(json.dumps(first.get_state()))
-    rest = take(second, 9)
-    fresh = TrainLoader(uneven[1], 2, seed=1, processes=2)
-    fresh.set_state(state)
-    assert take(fresh, 9) == rest
-    with pytest.raises(UserError, match="does not fit"):
-        TrainLoader(images(11), 2, seed=1).set_state(state)
+def test_the_state_serves_any_number_of_processes():
+    whole = TrainLoader(images(11), 2, seed=1)
+    second = TrainLoader(images(11), 2, seed=1, processes=2, process=1)
+    take(whole, 7)
+    state = json.loads(json.dumps(whole.get_state()))
+    take(second, 2)
+    second.set_state(state)
+    expected = [batch[1:] for batch in take(whole, 9)]
+    assert take(second, 9) == expected
+    assert second.get_state().keys() == state.keys()
 
 
 def test_batches_are_read_ahead_and_the_state_counts_those_taken():

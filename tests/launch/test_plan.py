@@ -54,7 +54,6 @@ def row(lines, name):
         (["CONFIG", "--topology=cpu", "--data=0"], "--data=0: must be a whole number of 1"),
         (["CONFIG", "--topology=v5e:4x4", "--data=3"], "--data=3: must divide the 16 devices"),
         (["CONFIG", "--topology=cpu", "--programs=train,x"], "'x' is none of train, train_from"),
-        (["CONFIG", "--topology=cpu", "--shard_teacher"], "wants --data of 2 or more"),
         (["CONFIG", "--topology=cpu", "--prize=1"], "unknown argument '--prize=1'"),
         (["CONFIG", "--topology=cpu", "--config.dtipe=x"], r"no key 'dtipe'.*config\.dtype"),
     ],
@@ -182,7 +181,7 @@ def test_the_miniature_s_teacher_on_a_slice(config, capfd):
     """The program that compiles in seconds; four devices share a batch, and the teacher."""
     status, lines, errors = run(
         capfd, config, "--topology=v5e:4x4", "--programs=teacher_store", "--price=1.5", "--data=4",
-        "--shard_teacher",
+        "--config.teacher.sharding=fsdp",
     )  # fmt: skip
     assert status == 0, errors
     assert lines[0].endswith("on v5e:4x4 (TPU v5 lite), float32")

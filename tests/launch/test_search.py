@@ -70,14 +70,18 @@ def test_an_evaluation_that_does_not_fit_takes_smaller_batches(tried):
     assert found.measured[EVALUATION].peak == 6 * GIB
 
 
+def split(request):
+    return request["config"]["teacher"]["sharding"] == "fsdp"
+
+
 def test_the_teacher_is_split_last_and_over_devices_only(tried):
     def needs(name, request):
-        return 9.0 if request["shard_teacher"] or name in (FROM_STORE, EVALUATION) else 12.0
+        return 9.0 if split(request) or name in (FROM_STORE, EVALUATION) else 12.0
 
     tried(needs)
     assert not search("--config.dtype=bfloat16").fits
     found = search("--config.dtype=bfloat16", "--data=4")
-    assert found.fits and "--shard_teacher" in pasted(found.overrides)
+    assert found.fits and found.overrides["teacher.sharding"] == "fsdp"
 
 
 def test_programs_that_want_different_changes_get_them(tried):
@@ -86,12 +90,12 @@ def test_programs_that_want_different_changes_get_them(tried):
     def needs(name, request):
         if name == EVALUATION:
             return 6.0 * request["config"]["evaluate"]["batch_size"]
-        return 12.0 if name == STORE and not request["shard_teacher"] else 5.0
+        return 12.0 if name == STORE and not split(request) else 5.0
 
     tried(needs)
     found = search("--config.dtype=bfloat16", "--data=4")
     assert found.fits and found.measured[STORE].peak == 5 * GIB
-    assert found.overrides == {"--shard_teacher": True, "evaluate.batch_size": 1}
+    assert found.overrides == {"teacher.sharding": "fsdp", "evaluate.batch_size": 1}
 
 
 def test_where_nothing_helps_all_that_was_tried_is_known(tried):
@@ -107,17 +111,17 @@ def test_keys_are_tried_where_this_release_has_them():
     with config.unlocked():
         config.remat, config.train.accumulate = "none", 1
     config.train.batch_size = 4
-    assert [pasted(change.overrides) for change in changes(config, 2, False)] == [
+    assert [pasted(change.overrides) for change in changes(config, 2)] == [
         "--config.dtype=bfloat16",
         "--config.remat=blocks",
         "--config.train.accumulate=2",
         "--config.evaluate.batch_size=2",
         "--config.evaluate.batch_size=1",
-        "--shard_teacher",
+        "--config.teacher.sharding=fsdp",
     ]
     config.dtype, config.remat, config.train.accumulate = "bfloat16", "blocks", 2
-    config.evaluate.batch_size = 1
-    assert not list(changes(config, 2, True))
+    config.evaluate.batch_size, config.teacher.sharding = 1, "fsdp"
+    assert not list(changes(config, 2))
 
 
 def test_nothing_of_a_machine_with_a_tpu_leaks():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu
+from stlm_jax.models.norms import BatchNorm, LayerNorm, gelu, in_shares
 
 TOLERANCE = 1e-6
 
@@ -62,6 +62,36 @@ def test_batch_norm_in_training(relative_error):
     statistics = changed["batch_stats"]
     assert relative_error(statistics["mean"], module.running_mean.numpy()) <= TOLERANCE
     assert relative_error(statistics["var"], module.running_var.numpy()) <= TOLERANCE
+
+
+def test_batch_norm_of_shares_is_that_of_a_module_on_each(relative_error):
+    """As torch's DistributedDataParallel trains; what follows one another lies on one device."""
+    torch = pytest.importorskip("torch")
+    x, direction, scale, bias = drawn((6, 5, 4, 6))
+    with in_shares(3):
+        actual, changed = ours(BatchNorm(), x, direction, scale, bias, True)
+    results, statistics = [], []
+    for share in range(3):
+        module = torch.nn.BatchNorm2d(6, dtype=torch.float64)
+        mine = slice(2 * share, 2 * share + 2)
+        first = (np.moveaxis(array[mine], -1, 1) for array in (x, direction))
+        results.append(torchs(module, *first, scale, bias))
+        statistics.append([module.running_mean.numpy(), module.running_var.numpy()])
+    y, *gradients, x_gradient = zip(*results, strict=True)
+    for a, b in zip((actual[0], actual[3]), (y, x_gradient), strict=True):
+        assert relative_error(a, np.moveaxis(np.concatenate(b), 1, -1)) <= TOLERANCE
+    for a, b in zip(actual[1:3], gradients, strict=True):
+        assert relative_error(a, sum(b)) <= TOLERANCE
+    for name, b in zip(("mean", "var"), zip(*statistics, strict=True), strict=True):
+        assert relative_error(changed["batch_stats"][name], np.mean(b, 0)) <= TOLERANCE
+
+
+def test_shares_do_not_matter_in_evaluation(relative_error):
+    x, *_ = drawn()
+    module = BatchNorm()
+    variables = module.init(jax.random.key(0), x, False)
+    with in_shares(2):  # of three samples
+        assert relative_error(module.apply(variables, x, False), x / np.sqrt(1 + 1e-5)) <= TOLERANCE
 
 
 def test_gelu_and_its_derivative_are_exact():

@@ -1,0 +1,130 @@
+"""Where the arrays of a run lie on a mesh."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+DATA = "data"  # the axis of a mesh over which a batch is spread
+FSDP = "fsdp"  # of config.teacher.sharding
+
+
+def split_axis(shape: tuple[int, ...], parts: int) -> int | None:
+    """The longest axis that so many devices can share equally, the first of equals; or none."""
+    fitting = [axis for axis, side in enumerate(shape) if side and side % parts == 0]
+    return max(fitting, key=lambda axis: shape[axis]) if fitting else None
+
+
+def spread_spec(shape: tuple[int, ...], axis_name: str, parts: int) -> PartitionSpec:
+    """How an array is spread over the `parts` devices along a mesh's axis; as a whole if it must.
+
+    A scalar and what no axis of can be split is on every device: biases of odd lengths, a few KiB.
+    """
+    axis = split_axis(shape, parts)
+    if parts == 1 or axis is None:
+        return PartitionSpec()
+    return PartitionSpec(*(axis_name if i == axis else None for i in range(len(shape))))
+
+
+def weight_shardings(tree: Any, mesh: Mesh, axis_name: str, sharding: str) -> Any:
+    """Where weights that a step only reads lie.
+
+    Args:
+        tree: of arrays or `jax.ShapeDtypeStruct`.
+        mesh: of the run.
+        axis_name: the axis that a batch is spread over.
+        sharding: of `config.teacher`: `replicated`, all on every device, or `fsdp`, a part on each;
+            what a layer needs is then gathered where it is used, and given up again.
+
+    Returns:
+        A tree of `NamedSharding`, for `jax.device_put` or `jax.jit`.
+    """
+    parts = mesh.shape[axis_name] if sharding == FSDP else 1
+    return jax.tree.map(
+        lambda leaf: NamedSharding(mesh, spread_spec(leaf.shape, axis_name, parts)), tree
+    )
+
+
+def put_whole(tree: Any, shardings: Any) -> Any:
+    """Puts what every process has in full on the devices, each part where it belongs.
+
+    Args:
+        tree: of host arrays, the same in all processes.
+        shardings: a tree of them, or one for all leaves.
+    """
+
+    def put(leaf, sharding):
+        leaf = np.asarray(jax.device_get(leaf))
+        with _asked_for():
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda leaf: put(leaf, shardings), tree)
+    return jax.tree.map(put, tree, shardings)
+
+
+def put_rows(tree: Any, mesh: Mesh, axis_name: str) -> Any:
+    """Makes whole batches of what each process has of them: its rows, in the processes' order.
+
+    Args:
+        tree: of host arrays (N / processes, …).
+        mesh: of the run; along `axis_name` a process's devices follow one another.
+        axis_name: over which rows are spread.
+
+    Returns:
+        A tree of arrays (N, …), no row of which has left its process.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(axis_name))
+    with _asked_for():
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+        )
+
+
+def share_of_rows(mesh: Mesh, process: int) -> tuple[int, int]:
+    """Into how many shares processes cut a batch, and which of them, from 0, a process has.
+
+    Processes that are side by side along another axis of the mesh than `DATA` have the same one.
+    """
+    own = np.array([device.process_index == process for device in mesh.devices.flat])
+    axis = mesh.axis_names.index(DATA)
+    places = np.unique(np.nonzero(own.reshape(mesh.devices.shape))[axis])
+    return mesh.shape[DATA] // len(places), int(places[0]) // len(places)
+
+
+def _asked_for():
+    """Lets transfers pass jax's guard, which knows `jax.device_put` alone as one that is wanted."""
+    return jax.transfer_guard_host_to_device("allow")
+
+
+class BatchRows:
+    """Puts arrays of the host on the devices of a run.
+
+    Attributes:
+        mesh: of the run; None: there is the default device.
+        processes: how many have rows of their own of a batch.
+        process: which of these this process has, from 0.
+    """
+
+    def __init__(self, mesh: Mesh | None = None):
+        """On the devices of `mesh`; along its axis `DATA` a process's follow one another."""
+        self.mesh = mesh
+        share = (1, 0) if mesh is None else share_of_rows(mesh, jax.process_index())
+        self.processes, self.process = share
+
+    def rows(self, tree: Any) -> Any:
+        """Parts of a batch, of which this process has its rows, see `put_rows`."""
+        return jax.device_put(tree) if self.mesh is None else put_rows(tree, self.mesh, DATA)
+
+    def whole(self, tree: Any) -> Any:
+        """What each device needs in full, the same in all processes."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        return put_whole(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """The rows of an array, spread by `put_rows`, that this process's devices hold."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))

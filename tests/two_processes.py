@@ -1,0 +1,52 @@
+"""Two processes at once, for what processes do together."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def in_two_processes(arguments_of, environment_of=lambda number: {}):
+    """Status, stdout and stderr of two Pythons.
+
+    `arguments_of` and `environment_of` give those of process 0 and of process 1.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments_of(number))],
+            cwd=REPOSITORY,
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(REPOSITORY),
+                **environment_of(number),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+
+
+def flags(port, number):
+    """Those that make a process one of two."""
+    return [f"--coordinator=localhost:{port}", "--processes=2", f"--process={number}"]
+
+
+def free_port(least=1024):
+    """A port that nobody listens at, the same for the whole of a run of tests."""
+    for port in range(least + os.getpid() % 2048, 2**16):
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", port)):
+                return port
+    raise AssertionError("no port is free")
