@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and JSON that every reader takes."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -10,14 +11,22 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stlm_jax.runtime.paths import in_bucket, path_of
+
 
 @contextlib.contextmanager
 def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write beside `path`, renamed over it at the end. Folders are made as needed.
 
-    A reader sees the old content or the new, and a failure leaves the old.
+    A reader sees the old content or the new, and a failure leaves the old. A bucket takes a file as
+    a whole, which is in memory until then.
     """
-    path = Path(path)
+    path = path_of(path)
+    if in_bucket(path):
+        content = io.BytesIO()
+        yield content
+        path.write_bytes(content.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,7 +44,7 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> Path:
     """Writes `content`, text by `encoded`, by `open_atomically`; returns the path."""
     with open_atomically(path) as file:
         file.write(encoded(content) if isinstance(content, str) else content)
-    return Path(path)
+    return path_of(path)
 
 
 def encoded(text: str) -> bytes:
