@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from stlm_jax.data.records import Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import path_of
 
 # PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -35,7 +37,8 @@ class MaskSizeError(ImageError):
 
 
 def _open(path: ImageFile) -> PilFile:
-    image = Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path)
+    file = path if isinstance(path, StoredFile) else path_of(path)
+    image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
     # PIL maps an uncompressed TIFF into memory with its upright width, which garbles a turned one;
     # without a name it is read.
     image.filename = ""

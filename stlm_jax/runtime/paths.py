@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Self, cast
 
@@ -50,7 +51,7 @@ def local_copy(name: str | os.PathLike[str]) -> Path:
     copy = _copies() / str(path).removeprefix(BUCKETS)
     if not copy.exists() and path.is_file():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = copy.with_name(f".{copy.name}.tmp")
+        unfinished = copy.with_name(f".{copy.name}.{threading.get_ident()}.tmp")
         unfinished.write_bytes(path.read_bytes())
         os.replace(unfinished, copy)
     return copy
@@ -66,16 +67,19 @@ def _copies() -> Path:
 class Staged:
     """A folder for a library that writes local files: itself, or one that is copied to a bucket.
 
+    As a context it sends what is there at the end, and nothing more after an exception.
+
     Attributes:
         path: the local folder; it is there.
+        is_copied: whether it is another than the folder that it stands for.
     """
 
     def __init__(self, folder: Path):
         """Stands for `folder`."""
         self._folder = folder
         self._sent: dict[Path, tuple[int, int]] = {}
-        self._is_copied = in_bucket(folder)
-        if self._is_copied:
+        self.is_copied = in_bucket(folder)
+        if self.is_copied:
             self.path = Path(tempfile.mkdtemp(prefix="stlm_jax_staged_"))
         else:
             self.path = folder
@@ -83,7 +87,7 @@ class Staged:
 
     def send(self) -> None:
         """Copies what has changed to the bucket; a file is replaced as a whole."""
-        if not self._is_copied:
+        if not self.is_copied:
             return
         for file in sorted(path for path in self.path.rglob("*") if path.is_file()):
             state = file.stat().st_size, file.stat().st_mtime_ns
@@ -96,11 +100,16 @@ class Staged:
     def close(self) -> None:
         """Sends the rest; the local copies are removed."""
         self.send()
-        if self._is_copied:
+        self._remove()
+
+    def _remove(self) -> None:
+        if self.is_copied:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.send()
+        self._remove()

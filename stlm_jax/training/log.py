@@ -82,6 +82,7 @@ class TrainingLog:
     def pause(self, step: int) -> Iterator[None]:
         """What is done inside, such as a save after `step`, counts in no rate."""
         begin = time.monotonic()
+        self.writer.send()  # before a save: a run that goes on from there finds all lines
         yield
         self._timer.restart(step)
         self._progress.leave_out(time.monotonic() - begin)

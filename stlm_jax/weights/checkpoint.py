@@ -12,6 +12,7 @@ damaged file, and a flipped bit, which the array store itself does not notice, i
 
 import contextlib
 import errno
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from absl import logging
 from flax import serialization, traverse_util
 
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.shapes import require_finite
 
@@ -54,14 +56,14 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one category, in one folder.
 
-    A save is complete or absent: Orbax writes to a temporary folder and renames it, so a process
-    killed at any moment leaves the previous checkpoint as it was. Saves are synchronous; when
-    `save` returns the checkpoint is on disk.
+    A save is complete or absent: Orbax writes to a temporary folder and renames it, or in a bucket
+    marks it last, so a process killed at any moment leaves the previous checkpoint as it was. Saves
+    are synchronous; when `save` returns the checkpoint is on disk.
     """
 
     def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
         """Opens `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
-        self.directory = Path(directory).absolute()
+        self.directory = path_of(directory).absolute()
         self._manager: Any = None
         if read_only and not self.directory.is_dir():
             return
@@ -75,7 +77,7 @@ class Checkpoints:
                 # A reader must not remove what a training is writing at this moment.
                 cleanup_tmp_directories=not read_only,
             )
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(os.fspath(self.directory), options=options)
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint folder, ascending."""
