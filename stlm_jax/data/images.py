@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as PilFile
 
 from stlm_jax.config.rules import FILE
@@ -38,7 +38,10 @@ class MaskSizeError(ImageError):
 
 def _open(path: ImageFile) -> PilFile:
     file = path if isinstance(path, StoredFile) else path_of(path)
-    image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
+    try:
+        image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
+    except UnidentifiedImageError:  # PIL would name the buffer
+        raise ValueError(f"cannot identify image file {str(path)!r}") from None
     # PIL maps an uncompressed TIFF into memory with its upright width, which garbles a turned one;
     # without a name it is read.
     image.filename = ""
