@@ -83,9 +83,7 @@ def test_a_feature_store(bucket):
     records = [np.full(store.shape, number, np.float32) for number in range(3)]
     store.begin("disc", "none")
     store.write("disc", "abc", records)
-    with pytest.raises(
-        UserError, match=r"^gs://bucket/store/disc/def\.array_record: cannot be wri"
-    ):
+    with pytest.raises(UserError, match=r"^gs://bucket/store/disc/def\.array_record: cannot be"):
         store.write("disc", "def", fail())
 
     opened = FeatureStore.open(path_of(f"{BUCKET}/store"))
