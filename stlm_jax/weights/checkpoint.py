@@ -289,7 +289,8 @@ def _disk_problem(error: BaseException) -> str | None:
     text = str(error)  # the array store reports the same as a plain exception
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return "no space left on the disk"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM)
+    if denied or "PERMISSION_DENIED" in text or text.startswith("Forbidden"):  # a bucket's
         return "the folder is not writable"
     return None
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from bucket_server import BUCKET, served_bucket
 
+from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.checkpoint import Checkpoints
 from stlm_jax.workdir import newest_step, trained_categories
@@ -71,6 +72,18 @@ def test_a_damaged_one_gives_way_to_the_one_before(category, capsys):
     largest.write_bytes(content)
     assert restored(category).step == 2
     assert "3: damaged, ignored" in capsys.readouterr().err
+
+
+def test_a_refusal_is_one_line(category, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("PERMISSION_DENIED: no storage.objects.create [gs://bucket/x]")
+
+    with Checkpoints(category / "checkpoints") as checkpoints:
+        monkeypatch.setattr(type(checkpoints._manager), "save", refuse)
+        with pytest.raises(
+            UserError, match=r"^gs://.*: checkpoint 4 .* not writable; .* step 3 is"
+        ):
+            checkpoints.save(4, student(4), training(4), None)
 
 
 def test_there_is_none_where_nothing_was_saved(bucket):
