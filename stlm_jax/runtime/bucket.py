@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from etils.epath import gpath
+from etils.epath import backend, gpath
 
 from stlm_jax.runtime.errors import UserError, first_line
 
@@ -49,6 +49,11 @@ class BucketPath(gpath.PosixGPath):
     @property
     def _files(self) -> Any:
         return _file_system(self.parts[2] if len(self.parts) > 2 else "")
+
+    @property
+    def parent(self) -> "BucketPath":
+        """The folder that it is in; a bucket is in none, it is its own."""
+        return super().parent if len(self.parts) > 3 else self
 
     def absolute(self) -> "BucketPath":
         """The path, which is never relative."""
@@ -164,10 +169,9 @@ class BucketPath(gpath.PosixGPath):
 @functools.cache
 def _file_system(bucket: str) -> Any:
     """The file system of gcsfs, once the bucket has answered."""
-    import fsspec
-
     try:
-        files = fsspec.filesystem("gcs")
+        # The one that Orbax has of epath: what it remembers of a folder is right for both then.
+        files = backend.fsspec_backend.fs(f"{_ROOT}{bucket}")
     except ImportError as error:
         raise UserError(
             f"{_ROOT}{bucket}: paths in a bucket need gcsfs; pip install 'stlm_jax[gcs]'"

@@ -18,7 +18,7 @@ _INTERVAL = 60.0  # seconds between two copies to a bucket
 class MetricWriter:
     """Writes a file of JSON lines and TensorBoard events beside it.
 
-    A bucket, which nothing can be appended to, gets them as wholes, once a minute and by `send`.
+    A bucket, which nothing can be appended to, gets them as wholes, once a minute; lines by `send`.
     Lines of steps after `start` are dropped first: a resumed run repeats those steps, and every
     step must appear once.
     """
@@ -26,7 +26,7 @@ class MetricWriter:
     def __init__(self, path: Path, start: int = 0):
         """Opens the file `path`; `start` is the step that training resumes from."""
         lines = _lines_until(path, start)
-        self._staged, self._sent = Staged(path.parent), time.monotonic()
+        self._name, self._staged, self._sent = path.name, Staged(path.parent), time.monotonic()
         local = self._staged.path / path.name
         write_atomically(local, "".join(f"{line}\n" for line in lines))
         self._file = local.open("a", encoding="utf-8")
@@ -40,15 +40,15 @@ class MetricWriter:
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
-        if time.monotonic() - self._sent > _INTERVAL:
-            self.send()
+        if self._staged.is_copied and time.monotonic() - self._sent > _INTERVAL:
+            if self._events:
+                self._events.flush()
+            self._staged.send()
+            self._sent = time.monotonic()
 
     def send(self) -> None:
-        """Has a bucket hold all that was written."""
-        if self._events and self._staged.is_copied:
-            self._events.flush()
-        self._staged.send()
-        self._sent = time.monotonic()
+        """Has a bucket hold all lines; events, which may be large, wait for their time."""
+        self._staged.send(self._name)
 
     @property
     def takes_images(self) -> bool:

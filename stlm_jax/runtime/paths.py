@@ -7,11 +7,14 @@ writes by itself has to be a local file: `local_copy` and `Staged` are for those
 import atexit
 import functools
 import os
+import re
 import shutil
 import tempfile
 import threading
 from pathlib import Path
 from typing import Self, cast
+
+from stlm_jax.runtime.errors import UserError
 
 BUCKETS = "gs://"
 
@@ -19,10 +22,12 @@ BUCKETS = "gs://"
 def path_of(name: str | os.PathLike[str]) -> Path:
     """The path that a text names; of a bucket's no other method is used than `BucketPath` has."""
     if not in_bucket(name):
+        if isinstance(name, str) and re.match(r"[a-z][a-z0-9+]*://", name):
+            raise UserError(f"{name}: of places that are no local folder only {BUCKETS}… is known")
         return Path(name)
     from stlm_jax.runtime.bucket import BucketPath  # here: its libraries take long to import
 
-    return name if isinstance(name, Path) else cast(Path, BucketPath(name))
+    return cast(Path, BucketPath(name))
 
 
 def in_bucket(name: object) -> bool:
@@ -85,11 +90,11 @@ class Staged:
             self.path = folder
             folder.mkdir(parents=True, exist_ok=True)
 
-    def send(self) -> None:
-        """Copies what has changed to the bucket; a file is replaced as a whole."""
+    def send(self, name: str = "*") -> None:
+        """Copies what has changed and is called so to the bucket; each file as a whole."""
         if not self.is_copied:
             return
-        for file in sorted(path for path in self.path.rglob("*") if path.is_file()):
+        for file in sorted(path for path in self.path.rglob(name) if path.is_file()):
             state = file.stat().st_size, file.stat().st_mtime_ns
             if self._sent.get(file) != state:
                 (self._folder / file.relative_to(self.path).as_posix()).write_bytes(

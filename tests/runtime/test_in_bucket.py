@@ -65,7 +65,8 @@ def test_metrics_are_there_when_sent_and_go_on(bucket):
         writer.write(2, {"loss": 2.0})
         writer.send()
         assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
-        assert len(list(path.parent.glob("events.out.*"))) == 1
+        assert not list(path.parent.glob("events.out.*"))
+    assert len(list(path.parent.glob("events.out.*"))) == 1
     with MetricWriter(path, start=1) as writer:
         writer.write(2, {"loss": 1.0})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
@@ -84,6 +85,7 @@ def test_metrics_are_sent_in_time(bucket, monkeypatch):
         now = 61.0
         writer.write(2, {"loss": 2.0})
         assert len(path.read_text().splitlines()) == 2
+        assert len(list(path.parent.glob("events.out.*"))) == 1
 
 
 def test_a_profile(bucket, capsys):

@@ -39,6 +39,14 @@ def test_parts_of_a_path_in_a_bucket():
     assert path.relative_to(path_of("gs://bucket/run")).as_posix() == "disc/x.tar.gz"
     assert path.absolute() == path.resolve() == path and in_bucket(path.with_name("y"))
     assert in_bucket(path_of("gs://bucket") / "a" / "b")
+    assert (
+        str(path_of("gs://bucket").parent) == "gs://bucket" == str(path_of("gs://bucket/a").parent)
+    )
+
+
+def test_other_places_are_refused():
+    with pytest.raises(UserError, match=r"^s3://x/y: .* only gs://… is known$"):
+        path_of("s3://x/y")
 
 
 def test_both_kinds_answer_alike(folder):
@@ -131,13 +139,15 @@ def test_what_a_bucket_refuses_is_one_line(bucket, monkeypatch):
 
 def test_without_gcsfs_a_line_says_what_to_install(monkeypatch):
     import fsspec
+    from etils.epath import backend
 
     from stlm_jax.runtime import bucket as module
 
-    def missing(name):
+    def missing(*_, **__):
         raise ImportError("Please install gcsfs")
 
     module._file_system.cache_clear()
+    backend.fsspec_backend._get_filesystem.cache_clear()
     monkeypatch.setattr(fsspec, "filesystem", missing)
     with pytest.raises(UserError, match=r"^gs://b: .* need gcsfs; pip install 'stlm_jax\[gcs\]'$"):
         path_of("gs://b/x").exists()

@@ -80,9 +80,7 @@ def test_a_refusal_is_one_line(category, monkeypatch):
 
     with Checkpoints(category / "checkpoints") as checkpoints:
         monkeypatch.setattr(type(checkpoints._manager), "save", refuse)
-        with pytest.raises(
-            UserError, match=r"^gs://.*: checkpoint 4 .* not writable; .* step 3 is"
-        ):
+        with pytest.raises(UserError, match=r"^gs://.*: checkpoint 4 .* not writable; .* 3 is"):
             checkpoints.save(4, student(4), training(4), None)
 
 
