@@ -82,6 +82,13 @@ def test_prediction_in_a_bucket(place, capsys):
     assert re.search(r"error: gs://.* is there, of an earlier prediction", capsys.readouterr().err)
 
 
+def test_a_bucket_that_is_not_there(place, capsys):
+    for mode in ("train", "evaluate"):
+        assert main(command(place, f"--mode={mode}", "--config.data.root=gs://other/data")) == 2
+        *_, line = capsys.readouterr().err.strip().splitlines()
+        assert re.fullmatch(r"error: gs://other: there is no such bucket .*check its name", line)
+
+
 def test_another_training_is_told(place, capsys):
     write_atomically(f"{RUN}/lock", "process 7 on elsewhere\n")
     assert main(command(place)) == 0

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -176,6 +177,8 @@ def _file_system(bucket: str) -> Any:
         raise UserError(
             f"{_ROOT}{bucket}: paths in a bucket need gcsfs; pip install 'stlm_jax[gcs]'"
         ) from error
+    for name in ("gcsfs", "google.auth"):  # they print whole tracebacks of what is told below
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if not bucket:
         raise UserError(f"{_ROOT}: the name of the bucket is missing, as in {_ROOT}bucket/folder")
     try:
