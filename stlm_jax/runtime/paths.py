@@ -42,7 +42,7 @@ def real_name(path: Path) -> str:
 
 def is_taken(path: Path) -> bool:
     """Whether there is something of that name, be it a broken link."""
-    return path.exists() or os.path.lexists(path)
+    return path.exists() if in_bucket(path) else os.path.lexists(path)
 
 
 def local_copy(name: str | os.PathLike[str]) -> Path:
