@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from bucket_server import BUCKET, served_bucket
 
+from stlm_jax.config import default
+from stlm_jax.data.cache import GIB
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_atomically
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.training.feature_store import FeatureStore
+from stlm_jax.training.store_writer import say_need
 from stlm_jax.weights.file import is_ours, read_weights, write_weights
 from stlm_jax.weights.load import read_file, read_npz
 from stlm_jax.weights.sidecar import read_sidecar, write_sidecar
@@ -93,6 +96,17 @@ def test_a_feature_store(bucket):
         np.testing.assert_array_equal(features.astype(np.float32), records[slot])
     with pytest.raises(UserError, match=r"^gs://bucket/store/disc/def\.array_record is gone"):
         opened.read("disc", "def", [0])
+
+
+def test_the_room_that_a_store_takes(bucket, capsys):
+    description = {"format": 1, "variants": 1, "shape": [1, 16, 32, 512], "seed": 0}
+    store = FeatureStore(bucket / "room", description)
+    store.write("disc", "abc", [np.zeros(store.shape)] * 2)
+    say_need(default(), store, {"disc": [None] * 4})
+    (line,) = capsys.readouterr().err.splitlines()
+    size = len(store.path("disc", "abc").read_bytes())
+    assert 2**20 <= size < 1.2 * 2**20  # a file of 2 records of 2¹⁸ bfloat16
+    assert line.endswith(f"take {4 * 2**20 / GIB:.3g} GiB; {size / GIB:.3g} are there")
 
 
 def fail():
