@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -119,6 +120,11 @@ class BucketPath(gpath.PosixGPath):
     def read_bytes(self) -> bytes:
         """The file's content."""
         return self._files.cat_file(str(self))
+
+    @_told
+    def download(self, target: Path) -> None:
+        """Copies the file into a local one."""
+        self._files.get_file(str(self), str(target))
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         """The file's content as text, line ends as they are."""

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stlm_jax.runtime.paths import in_bucket, path_of
+from stlm_jax.runtime.paths import forget_copy, in_bucket, path_of
 
 
 @contextlib.contextmanager
@@ -26,6 +26,7 @@ def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
         content = io.BytesIO()
         yield content
         path.write_bytes(content.getvalue())
+        forget_copy(path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")

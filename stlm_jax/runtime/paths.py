@@ -12,9 +12,12 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from stlm_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from stlm_jax.runtime.bucket import BucketPath
 
 BUCKETS = "gs://"
 
@@ -53,13 +56,22 @@ def local_copy(name: str | os.PathLike[str]) -> Path:
     path = path_of(name)
     if not in_bucket(path):
         return path
-    copy = _copies() / str(path).removeprefix(BUCKETS)
+    copy = _copy_of(path)
     if not copy.exists() and path.is_file():
         copy.parent.mkdir(parents=True, exist_ok=True)
         unfinished = copy.with_name(f".{copy.name}.{threading.get_ident()}.tmp")
-        unfinished.write_bytes(path.read_bytes())
+        cast("BucketPath", path).download(unfinished)
         os.replace(unfinished, copy)
     return copy
+
+
+def forget_copy(path: Path) -> None:
+    """Has the next `local_copy` of a bucket's file, which was written anew, be another."""
+    _copy_of(path).unlink(missing_ok=True)
+
+
+def _copy_of(path: Path) -> Path:
+    return _copies() / str(path).removeprefix(BUCKETS)
 
 
 @functools.cache

@@ -41,9 +41,9 @@ def test_a_weights_file(bucket, tmp_path):
         )
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
-    write_atomically(bucket / "damaged.safetensors", content)
-    with pytest.raises(UserError, match=r"^gs://bucket/damaged\.safetensors: "):
-        read_weights(bucket / "damaged.safetensors")
+    write_atomically(path, content)
+    with pytest.raises(UserError, match=r"^gs://bucket/w\.safetensors: "):
+        read_weights(path)
 
 
 def test_an_npz_file(bucket):
