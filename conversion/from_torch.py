@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from conversion.exports.arguments import check_output, command_parser, run_command
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights import layouts
 from stlm_jax.weights.digest import tell_without_digest
@@ -40,15 +41,20 @@ def main(command_line: list[str] | None = None) -> int:
         "Convert a published SAM, MobileSAM or STLM checkpoint to a weights file, "
         "for --config.teacher.checkpoint, --config.student.checkpoint and the exports.",
     )
-    parser.add_argument("source", type=Path, metavar="SRC", help=".pt, .pth or .safetensors")
-    parser.add_argument("destination", type=Path, metavar="DST", help="the weights file to write")
+    parser.add_argument("source", type=path_of, metavar="SRC", help=".pt, .pth or .safetensors")
+    parser.add_argument(
+        "destination", type=path_of, metavar="DST", help="the weights file to write"
+    )
     parser.add_argument(
         "--layout",
         choices=(*layouts.SAM_LAYOUTS, layouts.STLM),
         help="what SRC is; detected when not given",
     )
     parser.add_argument(
-        "--segmentation", type=Path, metavar="SRC2", help="the FA module's file of a published STLM"
+        "--segmentation",
+        type=path_of,
+        metavar="SRC2",
+        help="the FA module's file of a published STLM",
     )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the stored tensors"

@@ -8,12 +8,12 @@ published torch file. The graph is traced from the very function that evaluation
 import argparse
 import math
 import sys
-from pathlib import Path
 
 from conversion.exports.arguments import export_parser, load_exportable, report_export, run_command
 from conversion.exports.checks import AUROC
 from conversion.exports.images import calibration_images, run_records
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--calibration",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help="good images for int8; default: those that the run was trained on",
     )

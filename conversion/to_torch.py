@@ -20,6 +20,7 @@ from conversion.exports.arguments import check_output, checkpoint_parser, run_co
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note, track
 from stlm_jax.weights import layouts
 from stlm_jax.weights.description import MAKER, Description, export_metadata
@@ -170,13 +171,13 @@ def main(command_line: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "output",
-        type=Path,
+        type=path_of,
         metavar="OUT",
         help=".pt, .pth or .safetensors",
     )
     parser.add_argument(
         "--segmentation",
-        type=Path,
+        type=path_of,
         metavar="OUT2",
         help="write the published pair: OUT of the two streams, OUT2 of the FA module",
     )

@@ -19,6 +19,7 @@ from stlm_jax import config as configuration
 from stlm_jax.config.values import put, value_of
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.hosts import Hosts, parse_hosts
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
 from stlm_jax.workdir import CONFIG, stored_config
@@ -30,7 +31,7 @@ usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--co
 
   --config   a Python file with get_config(), such as configs/demo.py;
              without it the settings are those that the run in --workdir was trained with
-  --workdir  the folder of the run; default: runs/<name of the config file>
+  --workdir  the folder of the run, gs://BUCKET/… too; default: runs/<name of the config file>
   --mode     train (default; resumes, then evaluates) | evaluate | predict
   --coordinator=HOST:PORT --processes=N --process=I
              this is process I, from 0, of N that share the run, usually one a host; they meet at
@@ -78,7 +79,7 @@ def parse(argv: Sequence[str]) -> Settings | None:
         raise UserError(f"--mode={mode}: must be one of {', '.join(MODES)}")
     hosts = parse_hosts(*(_option(options, name) for name in _HOSTS))
     configuration.check(config)
-    workdir = Path(folder) if folder is not None else Path("runs") / Path(file or "").stem
+    workdir = path_of(folder) if folder is not None else Path("runs") / Path(file or "").stem
     if str(workdir.absolute()) != printable(str(workdir.absolute())):
         raise UserError(
             f"--workdir={printable(str(workdir))}: its path is not UTF-8 or holds a control "
@@ -119,7 +120,7 @@ def _config_of_run(folder: str | None) -> ml_collections.ConfigDict:
             "--config is missing: give a configuration, e.g. --config=configs/demo.py, or the "
             "folder of a run, --workdir=DIR"
         )
-    workdir = Path(folder)
+    workdir = path_of(folder)
     if not (workdir / CONFIG).is_file():
         above = workdir.resolve().parent
         there = f", or --workdir={above}" if (above / CONFIG).is_file() else ""

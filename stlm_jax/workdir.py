@@ -22,6 +22,7 @@ import ml_collections
 from stlm_jax.config import KEYS, default, flatten, is_like, is_other_training, key_of, of_values
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.paths import in_bucket
 
 CONFIG = "config.json"
 RUN = "run.json"
@@ -42,6 +43,7 @@ PANELS = "panels"
 PREDICTIONS = "predict"
 SCORES_CSV, SCORES_JSON = "scores.csv", "scores.json"
 SEEDS = "seeds.json"  # of runs that are compared
+_COMPLETE = "commit_success.txt"  # in a checkpoint in a bucket
 
 _LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
@@ -62,7 +64,10 @@ def newest_step(folder: Path) -> int | None:
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a category's `folder`, unopened."""
-    return [int(p.name) for p in folder.glob(f"{CHECKPOINTS}/*") if p.name.isdecimal()]
+    steps = [p for p in folder.glob(f"{CHECKPOINTS}/*") if p.name.isdecimal()]
+    if in_bucket(folder):  # where nothing is renamed: Orbax marks what is complete
+        steps = [p for p in steps if (p / _COMPLETE).is_file()]
+    return [int(p.name) for p in steps]
 
 
 def check_same_run(workdir: Path, config: ml_collections.ConfigDict) -> None:

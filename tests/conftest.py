@@ -19,6 +19,7 @@ LONG_FILES = (
     "test_kills.py",
     "test_resume.py",
     "test_census.py",
+    "test_bucket.py",
     "test_endings.py",
     "test_saving.py",
     "test_feature_store.py",

@@ -8,6 +8,7 @@ from stlm_jax.inference.onnx_model import OUTPUTS
 from stlm_jax.inference.trained_model import TrainedModel, load_trained
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import STOPPED, exit_status
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 
 
@@ -34,7 +35,7 @@ def checkpoint_parser(command: str, description: str) -> argparse.ArgumentParser
     """As `command_parser`, of a command that reads a trained model, CKPT."""
     parser = _OfRun(prog=f"python -m conversion.{command}", description=description)
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CKPT",
+        "checkpoint", type=path_of, metavar="CKPT",
         help="a run's category folder, a weights file or a torch file",
     )  # fmt: skip
     parser.add_argument(
@@ -48,9 +49,11 @@ def export_parser(command: str, output: str) -> argparse.ArgumentParser:
     parser = checkpoint_parser(
         command, "Export a trained detector, with preprocessing and scoring inside."
     )
-    parser.add_argument("output", type=Path, metavar="OUT", help=output)
+    parser.add_argument("output", type=path_of, metavar="OUT", help=output)
     parser.add_argument(
-        "--segmentation", type=Path, help="the FA module's torch file, where it is one of its own"
+        "--segmentation",
+        type=path_of,
+        help="the FA module's torch file, where it is one of its own",
     )
     parser.add_argument("--image_size", type=int, help="side in pixels; default: that of training")
     return parser

@@ -20,6 +20,7 @@ from stlm_jax.data.sources.registry import SOURCES
 from stlm_jax.data.tfds_file import INFO
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import exit_status
+from stlm_jax.runtime.paths import in_bucket
 from stlm_jax.runtime.progress import note
 
 VERSION = "1.0.0"
@@ -76,6 +77,9 @@ def build(
     name = name or source
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"--name={name}: must be of lower-case letters, digits and underscores")
+    for place in (raw, data_dir):
+        if in_bucket(place):
+            raise UserError(f"{place}: TFDS copies local files only: give a local folder")
     reader = SOURCES[source]
     folders: dict[str, Path] = {}
     for category in categories or reader.find_categories(raw):

@@ -20,6 +20,7 @@ from stlm_jax.report.tables import percent
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import STOPPED, exit_status
 from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.workdir import CONFIG, DETAILS, METRICS, RESULTS, SEEDS, TABLE, TABLE_CSV, read_config
 
 
@@ -70,7 +71,7 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path) -> str:
     """
     if len(folders) < 2:
         raise UserError("give two runs or more, which differ in --config.seed")
-    runs = [_read(Path(folder)) for folder in folders]
+    runs = [_read(path_of(folder)) for folder in folders]
     for index, run in enumerate(runs):
         _check_alike(runs[0], run)
         for other in runs[:index]:
@@ -85,8 +86,8 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path) -> str:
     seeds = [run.seed for run in runs]
     paper = tables.paper_line(runs[0].settings.get("config.data.source", ""))
     text = _markdown(spreads, seeds, paper)
-    write_atomically(Path(out) / TABLE, text)
-    write_atomically(Path(out) / TABLE_CSV, _csv(spreads))
+    write_atomically(path_of(out) / TABLE, text)
+    write_atomically(path_of(out) / TABLE_CSV, _csv(spreads))
     content = {
         "seeds": seeds,
         "runs": [str(run.folder) for run in runs],
@@ -95,7 +96,7 @@ def compare_runs(folders: Sequence[str | Path], out: str | Path) -> str:
             for category, values in spreads.items()
         },
     }
-    write_json(Path(out) / SEEDS, content)
+    write_json(path_of(out) / SEEDS, content)
     return text
 
 

@@ -12,7 +12,6 @@ on. Runs of the same data, teacher, size and generator train from it with
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from stlm_jax.runtime.exit_status import end, exit_status
 from stlm_jax.settings import parse
@@ -32,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> None:
     settings = parse(argv)
     assert settings is not None
+    from stlm_jax.runtime.paths import path_of
     from stlm_jax.runtime.process import prepare
     from stlm_jax.training.store_writer import write_store
     from stlm_jax.workdir import COMPILATION_CACHE
 
     config = settings.config
     store = config.teacher.store
-    prepare(config.precision, Path(store) / COMPILATION_CACHE if store else None)
+    prepare(config.precision, path_of(store) / COMPILATION_CACHE if store else None)
     write_store(config)
 
 

@@ -15,6 +15,7 @@ import ml_collections
 from stlm_jax import __version__
 from stlm_jax.data.problems import Problem
 from stlm_jax.data.records import File, Record
+from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.runtime.files import write_json
 
 
@@ -65,7 +66,7 @@ def identity(config: ml_collections.ConfigDict, records: Iterable[Record]) -> st
 
 
 def _state(file: File) -> tuple[int, int] | None:
-    if not isinstance(file, Path):
+    if isinstance(file, StoredFile):
         return None
     try:
         stat = file.stat()

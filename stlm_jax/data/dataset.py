@@ -24,6 +24,7 @@ from stlm_jax.data.sources.registry import ALL, open_source
 from stlm_jax.data.textures import texture_files
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import in_bucket
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
 
@@ -39,6 +40,11 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     the place of `all` in `data.categories`.
     """
     if config.data.demo and config.data.root:
+        if in_bucket(config.data.root):
+            raise UserError(
+                f"config.data.root={config.data.root}: the demo set is written to a local folder, "
+                "whose name has to be given: copy it to the bucket and set config.data.demo=False"
+            )
         write_demo(Path(config.data.root))
     there = open_source(config).find_categories()
     if tuple(config.data.categories) == (ALL,):

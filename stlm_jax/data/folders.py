@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.errors import UserError, first_line
 
 StrPath = str | os.PathLike[str]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -14,7 +14,8 @@ def visible(folder: Path) -> list[Path]:
     try:
         return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError as error:
-        raise UserError(f"cannot list {folder}: {error.strerror}") from error
+        reason = error.strerror or first_line(error)
+        raise UserError(f"cannot list {folder}: {reason}") from error
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -4,10 +4,11 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as PilFile
 
 from stlm_jax.config.rules import FILE
@@ -18,6 +19,7 @@ from stlm_jax.data.records import Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import path_of
 
 # PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -35,7 +37,11 @@ class MaskSizeError(ImageError):
 
 
 def _open(path: ImageFile) -> PilFile:
-    image = Image.open(io.BytesIO(path.read_bytes()) if isinstance(path, StoredFile) else path)
+    file = path if isinstance(path, StoredFile) else path_of(path)
+    try:
+        image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
+    except UnidentifiedImageError:  # PIL would name the buffer
+        raise ValueError(f"cannot identify image file {str(path)!r}") from None
     # PIL maps an uncompressed TIFF into memory with its upright width, which garbles a turned one;
     # without a name it is read.
     image.filename = ""

@@ -1,6 +1,5 @@
 """What lies in the folders of a data set and is not read, so that none of it goes unsaid."""
 
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -9,6 +8,8 @@ from pathlib import Path
 from stlm_jax.data.folders import IMAGE_SUFFIXES
 from stlm_jax.data.problems import Problem
 from stlm_jax.data.records import File, Listing
+from stlm_jax.data.tfds_file import StoredFile
+from stlm_jax.runtime.paths import real_name
 from stlm_jax.workdir import RUN
 
 NOT_READ = "not read"  # their kind of problem
@@ -35,7 +36,7 @@ def leftovers(listing: Listing) -> list[Problem]:
     What is no picture counts in folders of images only, not beside them; hidden files that are no
     images do not count.
     """
-    parent = cache(os.path.realpath)  # a folder may be reached by several names
+    parent = cache(real_name)  # a folder may be reached by several names
 
     def key(path: Path) -> tuple[str, str]:
         return parent(path.parent), path.name
@@ -44,7 +45,7 @@ def leftovers(listing: Listing) -> list[Problem]:
         *(file for record in listing.records for file in (record.image, *record.masks)),
         *listing.stray_masks,
     ]
-    read = {key(file) for file in files if isinstance(file, Path)}
+    read = {key(file) for file in files if not isinstance(file, StoredFile)}
     groups: dict[tuple[Path, tuple[str, str]], list[str]] = {}
     seen: set[tuple[str, str]] = set()
     for folder, around in [
@@ -73,7 +74,7 @@ def _unread(folder: Path, around: bool) -> Iterator[tuple[Path, tuple[str, str]]
     waiting = [folder]
     while waiting:
         place = waiting.pop()
-        real = os.path.realpath(place)
+        real = real_name(place)
         if real in visited or not place.is_dir():
             continue
         visited.add(real)  # links may lead in a circle

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,6 +14,7 @@ from stlm_jax.data.reader import readable
 from stlm_jax.data.records import File
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 # Photographs inside scikit-image's wheel, less brick and gravel, which the demo categories show.
 PHOTOGRAPHS = (
@@ -36,7 +36,7 @@ def texture_files(root: str | os.PathLike[str]) -> Sequence[File]:
         return [photograph_file(name) for name in PHOTOGRAPHS]
     if os.fspath(root).startswith(PREPARED):
         return tfds_file.images_of(os.fspath(root).removeprefix(PREPARED))
-    folder = Path(root)
+    folder = path_of(root)
     if not folder.is_dir():
         raise UserError(
             f"data.texture_root: {folder} is not a folder: set it to a folder of images, "

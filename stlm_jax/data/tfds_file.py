@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import in_bucket, path_of
 
 INFO = "dataset_info.json"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -57,9 +58,7 @@ class StoredFile:
 
 def version_folder(folder: str) -> str:
     """`folder` itself where it holds a prepared data set, else that of the newest version in it."""
-    from etils import epath
-
-    path = epath.Path(folder)
+    path = path_of(folder)
     if (path / INFO).exists():
         return str(path)
     versions = [p for p in path.iterdir() if _VERSION.fullmatch(p.name)] if path.is_dir() else []
@@ -74,6 +73,11 @@ def builder(folder: str) -> Any:
     """TFDS's read-only builder of a folder that `version_folder` gave."""
     import tensorflow_datasets as tfds
 
+    if in_bucket(folder):
+        raise UserError(
+            f"{folder}: ArrayRecord, which a prepared data set is read by, knows local files only: "
+            "copy the folder, as by `gcloud storage cp --recursive`"
+        )
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:

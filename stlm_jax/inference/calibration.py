@@ -10,6 +10,7 @@ import ml_collections
 from stlm_jax.config import flatten
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.description import Calibration
 from stlm_jax.workdir import CALIBRATION, newest_step
 
@@ -51,22 +52,22 @@ def store(
     made_with = {key: values[key] for key in _SETTINGS if key in values}
     made_with |= {} if step is None else {_STEP: step}
     write_json(
-        Path(folder) / CALIBRATION, {**dataclasses.asdict(calibration), "made_with": made_with}
+        path_of(folder) / CALIBRATION, {**dataclasses.asdict(calibration), "made_with": made_with}
     )
 
 
 def forget(folder: Path) -> None:
     """Removes the calibration in a category's `folder`, as its weights are about to change."""
-    (Path(folder) / CALIBRATION).unlink(missing_ok=True)
+    (path_of(folder) / CALIBRATION).unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> tuple[Calibration, dict[str, Any]] | None:
     """What is stored for the newest checkpoint, and the configuration that it was made with."""
-    path = Path(folder) / CALIBRATION
+    path = path_of(folder) / CALIBRATION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         made_with = dict(content.pop("made_with"))
-        newest = newest_step(Path(folder))
+        newest = newest_step(path_of(folder))
         if newest is not None and made_with.get(_STEP, newest) != newest:
             return None
         return Calibration(**content), made_with

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from stlm_jax.data.folders import is_image, visible
 from stlm_jax.drawing.overlay import ENDINGS
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import is_taken, path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
 from stlm_jax.workdir import SCORES_CSV, SCORES_JSON
@@ -39,7 +40,7 @@ def find_inputs(name: str, output: Path) -> list[Input]:
         raise UserError(
             "config.predict.input is empty: give an image or a folder, --config.predict.input=PATH"
         )
-    root = Path(name)
+    root = path_of(name)
     if root.is_file():
         return [Input(root, _fitting(root.name))]
     if not root.is_dir():
@@ -109,14 +110,14 @@ def check_output(folder: Path, inputs: Sequence[Input], overwrite: bool) -> None
     if not folder.is_dir():
         return
     for above in folders:
-        if os.path.lexists(folder / above) and not (folder / above).is_dir():
+        if is_taken(folder / above) and not (folder / above).is_dir():
             raise UserError(
                 f"{printable(folder / above)} is a file, and pictures want a folder there: give "
                 "another folder, --config.predict.output=DIR"
             )
     for file in files:
         path = folder / file
-        if os.path.lexists(path) and not (overwrite and path.is_file()):
+        if is_taken(path) and not (overwrite and path.is_file()):
             raise UserError(
                 f"{printable(path)} is there, of an earlier prediction: give another folder, "
                 "--config.predict.output=DIR, or write over it with --config.predict.overwrite=True"

@@ -7,6 +7,7 @@ import numpy as np
 
 from stlm_jax.inference.predict_views import require_finite_maps
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.description import Description
 from stlm_jax.weights.digest import FILE, LENGTH, require_digest, tell_without_digest
 from stlm_jax.weights.file import check_format
@@ -71,9 +72,9 @@ class OnnxModel:
 
     def __init__(self, path: str | Path):
         """Opens a file."""
-        if not Path(path).is_file():
+        if not path_of(path).is_file():
             raise UserError(f"{path}: there is no such file")
-        content = Path(path).read_bytes()
+        content = path_of(path).read_bytes()
         try:
             self._session = open_session(content)
         except UserError:

@@ -23,6 +23,7 @@ from stlm_jax.inference.score_tables import score_tables
 from stlm_jax.inference.scores import largest, mean_of_largest
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.interrupt import Interrupted
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note, say, track
 from stlm_jax.runtime.text import as_utf8, printable
 from stlm_jax.weights.description import Calibration
@@ -46,7 +47,7 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     thresholds are of whole images.
     """
     category = _category(config, workdir)
-    output = Path(config.predict.output or workdir / RESULTS / PREDICTIONS / category)
+    output = path_of(config.predict.output or workdir / RESULTS / PREDICTIONS / category)
     inputs = find_inputs(config.predict.input, output)
     check_same_run(workdir, config)
     check_output(output, inputs, config.predict.overwrite)

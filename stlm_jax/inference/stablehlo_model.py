@@ -9,6 +9,7 @@ import numpy as np
 
 from stlm_jax.runtime.compilation import jit
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.description import Description
 from stlm_jax.weights.digest import FILE, require_digest, tell_without_digest
 from stlm_jax.weights.sidecar import read_sidecar, sidecar_path
@@ -26,7 +27,7 @@ class StablehloModel:
     def __init__(self, path: str | Path):
         """Opens a file, whose content must be that of the digest beside it."""
         try:
-            content = Path(path).read_bytes()
+            content = path_of(path).read_bytes()
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file") from None
         described = read_sidecar(path)

@@ -12,6 +12,7 @@ from stlm_jax.models.build import build_stlm
 from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights import layouts
 from stlm_jax.weights.checkpoint import Checkpoints
@@ -65,7 +66,7 @@ def load_trained(
         image_size: side in pixels; default: the one of training, and a UserError where that is
             not known. At another one the thresholds do not hold, and there are none.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint; give a run's category folder or a file")
     trained = _from_run(path) if path.is_dir() else _from_file(path, segmentation, image_size)

@@ -9,6 +9,7 @@ from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.panel import draw_panel
 from stlm_jax.evaluation.results import CategoryResult, RunResult, most_wrong_first
 from stlm_jax.runtime.metric_writer import event_writer
+from stlm_jax.runtime.paths import Staged
 
 _SUFFIX = ".evaluation"
 
@@ -25,11 +26,12 @@ def write_events(workdir: Path, run: RunResult) -> None:
             continue
         for path in folder.glob(f"events.*{_SUFFIX}"):
             path.unlink(missing_ok=True)
-        events = event_writer(folder, filename_suffix=_SUFFIX)
-        if events is None:
-            return
-        _write(events, category, run.config.evaluate.panels)
-        events.close()
+        with Staged(folder) as staged:
+            events = event_writer(staged.path, filename_suffix=_SUFFIX)
+            if events is None:
+                return
+            _write(events, category, run.config.evaluate.panels)
+            events.close()
 
 
 def _write(events, category: CategoryResult, panels: int) -> None:

@@ -24,6 +24,7 @@ from stlm_jax.report.cells import percent
 from stlm_jax.report.charts import CURVES, curve_chart, score_histogram
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import encoded, open_atomically
+from stlm_jax.runtime.paths import path_of
 
 _HERE = Path(__file__).parent
 _RATE_OF_CURVE = {"image_roc": "image", "pixel_roc": "pixel"}  # on which the threshold lies
@@ -65,7 +66,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
     `WORKDIR/run.json`, where it is there. `config.report.gallery` panels a category are shown at
     most.
     """
-    path = Path(path)
+    path = path_of(path)
     template = _environment().get_template("template.html")
     page = template.generate(
         facts=run_facts.of_run(run, path.parent.parent),

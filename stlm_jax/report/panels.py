@@ -11,6 +11,7 @@ from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.encode import encode
 from stlm_jax.drawing.panel import draw_panel
 from stlm_jax.runtime.files import write_atomically
+from stlm_jax.runtime.paths import path_of
 
 _LONGEST_STEM = 60  # characters; file systems allow 255 bytes
 
@@ -45,7 +46,7 @@ def write_panels(
         mask = None if masks is None else masks[index]
         score = None if scores is None else scores[index]
         panel = draw_panel(images[index], mask, maps[index], names[index], score, scale)
-        path = Path(directory) / f"{stem}.png"
+        path = path_of(directory) / f"{stem}.png"
         paths.append(write_atomically(path, encode(panel, optimize=True)))
     return paths
 

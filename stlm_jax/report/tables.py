@@ -14,6 +14,7 @@ from pathlib import Path
 from stlm_jax.evaluation.results import MEAN, MetricTable, with_mean
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.workdir import METRICS, TABLE, TABLE_CSV
 
 PAPER = (
@@ -75,16 +76,16 @@ def write_tables(
     """
     complete = with_mean(results)
     return (
-        write_json(Path(directory) / METRICS, complete),
-        write_atomically(Path(directory) / TABLE, format_table(complete) + closing),
-        write_atomically(Path(directory) / TABLE_CSV, format_csv(complete)),
+        write_json(path_of(directory) / METRICS, complete),
+        write_atomically(path_of(directory) / TABLE, format_table(complete) + closing),
+        write_atomically(path_of(directory) / TABLE_CSV, format_csv(complete)),
     )
 
 
 def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
     """What `write_tables` put into a `metrics.json`, null as nan."""
     try:
-        loaded = json.loads(Path(path).read_text(encoding="utf-8"))
+        loaded = json.loads(path_of(path).read_text(encoding="utf-8"))
         return {
             name: {
                 metric: math.nan if value is None else float(value)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from stlm_jax.runtime.interrupt import Interrupted
+from stlm_jax.runtime.paths import in_bucket
 
 # XLA's scheduler for CPU favours operations that could run side by side, of which few cores have
 # no use: the student's gradient took a quarter more memory, and 5 % more time on two cores.
@@ -94,3 +95,5 @@ def use_compilation_cache(folder: Path) -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        if in_bucket(folder):  # JAX itself writes there, XLA's own caches know local files only
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

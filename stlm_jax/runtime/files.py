@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -11,14 +12,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stlm_jax.runtime.paths import forget_copy, in_bucket, path_of
+
 
 @contextlib.contextmanager
 def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write beside `path`, renamed over it at the end. Folders are made as needed.
 
-    A reader sees the old content or the new, and a failure leaves the old.
+    A reader sees the old content or the new, and a failure leaves the old. A bucket takes a file as
+    a whole, which is in memory until then.
     """
-    path = Path(path)
+    path = path_of(path)
+    if in_bucket(path):
+        content = io.BytesIO()
+        yield content
+        path.write_bytes(content.getvalue())
+        forget_copy(path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -36,7 +46,7 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> Path:
     """Writes `content`, text by `encoded`, by `open_atomically`; returns the path."""
     with open_atomically(path) as file:
         file.write(encoded(content) if isinstance(content, str) else content)
-    return Path(path)
+    return path_of(path)
 
 
 def encoded(text: str) -> bytes:
@@ -61,7 +71,8 @@ def disk_problem(error: BaseException) -> str | None:
     text = str(error)  # the array store reports the same as a plain exception
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return "no space left on the disk"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM)
+    if denied or "PERMISSION_DENIED" in text or text.startswith("Forbidden"):  # a bucket's
         return "the folder is not writable"
     return None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import in_bucket
 from stlm_jax.runtime.progress import note
 
 try:
@@ -26,8 +27,12 @@ def only_here(path: Path, in_use: str = _TRAINS) -> Iterator[None]:
 
     Where another process holds it, a UserError names that one, and says `in_use` of it. The system
     releases the lock of a process that ends in whatever way; a file that it left behind locks
-    nobody out.
+    nobody out. A bucket has no locks: where a file is there, a warning names its writer.
     """
+    if in_bucket(path):
+        with _marked(path):
+            yield
+        return
     file = _locked(path, in_use)
     try:
         yield
@@ -35,6 +40,24 @@ def only_here(path: Path, in_use: str = _TRAINS) -> Iterator[None]:
         if file is not None:
             path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
             os.close(file)
+
+
+@contextlib.contextmanager
+def _marked(path: Path) -> Iterator[None]:
+    with contextlib.suppress(FileNotFoundError):
+        note(
+            f"warning: {path.parent}: {path.read_text().strip()} works in it, or was killed there, "
+            "which a bucket does not tell: start no second one"
+        )
+    path.write_bytes(_own_name())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _own_name() -> bytes:
+    return f"process {os.getpid()} on {socket.gethostname()}\n".encode()
 
 
 def _locked(path: Path, in_use: str) -> int | None:
@@ -56,7 +79,7 @@ def _locked(path: Path, in_use: str) -> int | None:
             return None
         if _is_still(file, path):
             os.ftruncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            os.write(file, _own_name())
             return file
         os.close(file)  # its owner has just removed it
 

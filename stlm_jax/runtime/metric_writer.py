@@ -1,6 +1,7 @@
 """Training metrics on disk: one JSON object a line, and TensorBoard events where possible."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,29 @@ from typing import Any
 import numpy as np
 
 from stlm_jax.runtime.files import write_atomically
+from stlm_jax.runtime.paths import Staged
 from stlm_jax.runtime.progress import note
+
+_INTERVAL = 60.0  # seconds between two copies to a bucket
 
 
 class MetricWriter:
     """Writes a file of JSON lines and TensorBoard events beside it.
 
+    A bucket, which nothing can be appended to, gets them as wholes, once a minute; lines by `send`.
     Lines of steps after `start` are dropped first: a resumed run repeats those steps, and every
     step must appear once.
     """
 
     def __init__(self, path: Path, start: int = 0):
         """Opens the file `path`; `start` is the step that training resumes from."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, start)))
-        self._file = path.open("a", encoding="utf-8")
+        lines = _lines_until(path, start)
+        self._name, self._staged, self._sent = path.name, Staged(path.parent), time.monotonic()
+        local = self._staged.path / path.name
+        write_atomically(local, "".join(f"{line}\n" for line in lines))
+        self._file = local.open("a", encoding="utf-8")
         purged = {"purge_step": start + 1} if start else {}
-        self._events = event_writer(path.parent, **purged)
+        self._events = event_writer(self._staged.path, **purged)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line `{"step": step, name: value, …}` and the same events."""
@@ -33,6 +40,15 @@ class MetricWriter:
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+        if self._staged.is_copied and time.monotonic() - self._sent > _INTERVAL:
+            if self._events:
+                self._events.flush()
+            self._staged.send()
+            self._sent = time.monotonic()
+
+    def send(self) -> None:
+        """Has a bucket hold all lines; events, which may be large, wait for their time."""
+        self._staged.send(self._name)
 
     @property
     def takes_images(self) -> bool:
@@ -50,6 +66,7 @@ class MetricWriter:
         self._file.close()
         if self._events:
             self._events.close()
+        self._staged.close()
 
     def __enter__(self) -> "MetricWriter":
         return self

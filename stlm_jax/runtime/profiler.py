@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import jax
 
+from stlm_jax.runtime.paths import Staged
 from stlm_jax.runtime.progress import note
 
 
@@ -15,13 +16,13 @@ class Profiler:
     def __init__(self, folder: Path, start: int, steps: int):
         """Nothing is recorded before `step` is called with `start`."""
         self._folder, self._steps = folder, range(start, start + steps)
-        self._open = False
+        self._open: Staged | None = None
 
     def step(self, number: int, function: Callable, *arguments: Any) -> Any:
         """What `function` gives of its arguments, as step `number`."""
         if number == self._steps.start and self._steps:
-            jax.profiler.start_trace(str(self._folder))
-            self._open = True
+            self._open = Staged(self._folder)
+            jax.profiler.start_trace(str(self._open.path))
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             result = function(*arguments)
         if self._open and number == self._steps[-1]:
@@ -33,7 +34,8 @@ class Profiler:
         """Ends a trace that is open."""
         if self._open:
             jax.profiler.stop_trace()
-            self._open = False
+            self._open.close()
+            self._open = None
             note(f"a profile from step {self._steps.start} on is in {self._folder}")
 
     def __enter__(self) -> Self:

@@ -22,6 +22,7 @@ import numpy as np
 
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.paths import Staged, local_copy
 
 FORMAT = 1
 DESCRIPTION, CATEGORY, SUFFIX = "store.json", "category.json", ".array_record"
@@ -120,29 +121,31 @@ class FeatureStore:
         from array_record.python import array_record_module
 
         path = self.path(category, digest)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        try:
-            writer = array_record_module.ArrayRecordWriter(str(unfinished), _WRITE)
-            for record in records:
-                writer.write(np.ascontiguousarray(record, _DTYPE).tobytes())
-            writer.close()
-            with open(unfinished, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except (RuntimeError, OSError) as error:  # the former is the library's, of a full disk
-            raise UserError(
-                f"{path}: cannot be written ({first_line(error)}): what is there is whole, free "
-                f"some space and run the same command again to go on"
-            ) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with Staged(path.parent) as staged:
+            unfinished = staged.path / f".{path.name}.tmp"
+            try:
+                writer = array_record_module.ArrayRecordWriter(str(unfinished), _WRITE)
+                for record in records:
+                    writer.write(np.ascontiguousarray(record, _DTYPE).tobytes())
+                writer.close()
+                with open(unfinished, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(unfinished, staged.path / path.name)
+            except (RuntimeError, OSError) as error:  # the former is the library's: a full disk
+                raise UserError(
+                    f"{path}: cannot be written ({first_line(error)}): what is there is whole, "
+                    "free some space and run the same command again to go on"
+                ) from error
+            finally:
+                unfinished.unlink(missing_ok=True)
 
     def read(self, category: str, digest: str, slots: list[int]) -> list[np.ndarray]:
         """The features in some slots of an image's file, each of `shape`."""
         from array_record.python import array_record_module
 
-        path = self.path(category, digest)
+        path = local_copy(self.path(category, digest))
         if not path.is_file():
+            path = self.path(category, digest)
             raise UserError(f"{path} is gone: write it again with {COMMAND}")
         try:
             reader = array_record_module.ArrayRecordReader(str(path), _READ)

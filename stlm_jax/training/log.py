@@ -139,6 +139,8 @@ class TrainingLog:
     def pause(self, step: int) -> Iterator[None]:
         """What is done inside, such as a save after `step`, counts in no rate."""
         begin = time.monotonic()
+        for writer in self.writers.values():
+            writer.send()  # before a save: a run that goes on from there finds all lines
         yield
         self._timer.restart(step)
         for progress in self._progress.values():

@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
 from stlm_jax.runtime.lock import only_here
+from stlm_jax.runtime.paths import in_bucket, path_of
 from stlm_jax.runtime.progress import Progress, note
 from stlm_jax.training.feature_cache import rotates
 from stlm_jax.training.feature_store import (
@@ -47,7 +47,7 @@ def write_store(config: ml_collections.ConfigDict) -> None:
     Images that the configuration holds out are written, too: which ones those are depends on a
     run's seed. Whatever ends the command, what is there is whole, and the same command goes on.
     """
-    folder = Path(config.teacher.store)
+    folder = path_of(config.teacher.store)
     if not config.teacher.store:
         raise UserError("config.teacher.store is empty: give --config.teacher.store=DIR")
     if config.teacher.checkpoint == "none":
@@ -93,13 +93,17 @@ def say_need(
         for name in records
         for path in (store.path(name, digest) for digest in store.digests(name))
     )
+    said = (
+        f"{store.folder}: features of {count} images, clean and of {store.variants} variants, take "
+        f"{need / GIB:.3g} GiB; {there / GIB:.3g} are there"
+    )
+    if in_bucket(store.folder):
+        note(said)
+        return
     folder = store.folder.absolute()
     above = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(above).free
-    note(
-        f"{store.folder}: features of {count} images, clean and of {store.variants} variants, take "
-        f"{need / GIB:.3g} GiB; {there / GIB:.3g} are there, {free / GIB:.3g} GiB of the disk free"
-    )
+    note(f"{said}, {free / GIB:.3g} GiB of the disk free")
     if need - there > free:
         note(
             f"warning: {store.folder}: the disk will be full before the end; what is written until "

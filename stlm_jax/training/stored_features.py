@@ -1,7 +1,6 @@
 """A training's targets out of a teacher feature store, drawn and read ahead of the steps."""
 
 import zlib
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -117,5 +116,5 @@ def _known_digests(
             f"they are not there yet, or were read otherwise (config.data.geometry, .depth): write "
             f"them with {COMMAND}"
         )
-    note(f"{category}: {store.variants} variants an image from {Path(store.folder)}")
+    note(f"{category}: {store.variants} variants an image from {store.folder}")
     return digests

@@ -1,6 +1,5 @@
 """Where the targets of a run come from: the teacher, what is kept of it, or a store."""
 
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -10,6 +9,7 @@ from jax.sharding import Mesh
 from stlm_jax.data.cache import ImageCache
 from stlm_jax.data.loader import Companion
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.training.feature_cache import FeatureCache, abstract_part
 from stlm_jax.training.feature_store import FeatureStore
 from stlm_jax.training.start import load_teacher, read_teacher
@@ -59,7 +59,7 @@ class Targets:
         self._levels: Any = None
         if config.teacher.store:
             self.teacher = self.variables = None
-            self._store = FeatureStore.open(Path(config.teacher.store))
+            self._store = FeatureStore.open(path_of(config.teacher.store))
             self.texture_seed = self._store.description["seed"]
         else:
             self.teacher, self.variables = load_teacher(config, mesh)

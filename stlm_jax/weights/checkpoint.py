@@ -14,6 +14,7 @@ notice, is found.
 import concurrent.futures
 import copy
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import orbax.checkpoint as ocp
 
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.files import disk_problem
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.weights.leaves import (
     SEPARATOR,
@@ -60,14 +62,15 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one category, in one folder.
 
-    A save is complete or absent: Orbax writes to a temporary folder and renames it, so a process
-    killed at any moment leaves the previous checkpoint as it was. A save is written by a thread of
-    this object's own, one at a time; whatever asks for the checkpoints on disk waits for it.
+    A save is complete or absent: Orbax writes to a temporary folder and renames it, or in a bucket
+    marks it last, so a process killed at any moment leaves the previous checkpoint as it was. A
+    save is written by a thread of this object's own, one at a time; whatever asks for the
+    checkpoints on disk waits for it.
     """
 
     def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
         """Opens `directory`, creating it unless `read_only`; the newest `keep` saves are kept."""
-        self.directory = Path(directory).absolute()
+        self.directory = path_of(directory).absolute()
         self._manager: Any = None
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: concurrent.futures.Future[None] | None = None
@@ -81,7 +84,7 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(os.fspath(self.directory), options=options)
         if not read_only:  # a reader must not remove what a training is writing at this moment
             for path in self._manager.directory.iterdir():
                 if ocp.utils.is_tmp_checkpoint(path):

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from stlm_jax import __version__
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
+from stlm_jax.runtime.paths import local_copy
 from stlm_jax.runtime.progress import track
 from stlm_jax.weights.digest import (
     CONTENT,
@@ -144,7 +145,7 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
     Where there is a digest among the metadata, the content must be of it.
     """
     try:
-        file = safe_open(str(path), framework="numpy")
+        file = safe_open(str(local_copy(path)), framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
@@ -228,9 +229,10 @@ def is_ours(path: str | Path) -> bool:
 
 def _header(path: str | Path) -> dict[str, Any] | None:
     try:
-        with open(path, "rb") as file:
+        local = local_copy(path)
+        with open(local, "rb") as file:
             length = _LENGTH.unpack(file.read(_LENGTH.size))[0]
-            if length > Path(path).stat().st_size or file.read(1) != b"{":
+            if length > local.stat().st_size or file.read(1) != b"{":
                 return None
             return json.loads(b"{" + file.read(length - 1))
     except (OSError, struct.error, ValueError):

@@ -11,6 +11,7 @@ from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import local_copy
 from stlm_jax.weights import layouts
 from stlm_jax.weights.file import Weights, is_ours, nest, read_weights
 from stlm_jax.weights.published import read_checkpoint
@@ -30,7 +31,7 @@ def read_npz(path: str | pathlib.Path) -> Variables:
     Its archive holds a CRC-32 of every tensor, which is checked as they are read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file, np.errstate(over="ignore"):
+        with np.load(local_copy(path), allow_pickle=False) as file, np.errstate(over="ignore"):
             flat = {name: file[name].astype(np.float32) for name in file.files}
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None

@@ -11,6 +11,7 @@ from typing import Any
 
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import json_text, write_json
+from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.digest import CONTENT
 from stlm_jax.weights.file import FORMAT, check_format
 
@@ -21,7 +22,7 @@ SEGMENTATION = "segmentation_sha256"  # likewise: the digest in the file of the 
 
 def sidecar_path(path: str | Path) -> Path:
     """Where the description of the file `path` is."""
-    return Path(f"{path}.json")
+    return path_of(f"{path}.json")
 
 
 def write_sidecar(path: str | Path, description: Mapping[str, Any]) -> None:

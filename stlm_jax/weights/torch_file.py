@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import local_copy
 from stlm_jax.weights.digest import check_content
 from stlm_jax.weights.file import LazyTensor, is_ours, is_safetensors, open_safetensors
 
@@ -73,10 +74,11 @@ def _load(path: str | Path) -> Any:
     except ImportError:
         raise UserError(f"{path}: needs torch; pip install 'stlm_jax[convert]'") from None
     try:
-        with open(path, "rb") as file:
+        local = local_copy(path)
+        with open(local, "rb") as file:
             mapped = file.read(len(_ZIP)) == _ZIP  # older files cannot be memory-mapped
         with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(local, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
     except OSError:

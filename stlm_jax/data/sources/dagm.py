@@ -8,7 +8,6 @@ Train are listed as `unused`.
 """
 
 import re
-from pathlib import Path
 
 from stlm_jax.data.folders import StrPath, images_if_any
 from stlm_jax.data.records import Listing, Record
@@ -22,6 +21,7 @@ from stlm_jax.data.sources.layout import (
     strays,
 )
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 _find_masks = masks_named("_label")
 
@@ -39,7 +39,7 @@ def scan(root: StrPath, category: str) -> Listing:
     check_category(root, category, find_categories(root))
     listing = Listing([])
     for folder, normal, anomalous in (("Train", "train", "unused"), ("Test", "test", "test")):
-        place = Path(root) / category / folder
+        place = path_of(root) / category / folder
         labels = place / "Label"
         if not labels.is_dir():
             # Without it a defective image could not be told from a good one.

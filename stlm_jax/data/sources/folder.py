@@ -25,6 +25,7 @@ from stlm_jax.data.sources.layout import (
     strays,
 )
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 FOLDER_KEYS = ("train_dir", "test_good_dir", "test_defect_dir", "mask_dir")  # of `config.data`
 
@@ -34,7 +35,7 @@ _TREE = Tree(validation="validation", find_masks=_find_masks)
 
 def find_categories(root: StrPath) -> list[str]:
     """The names of the parts in `root`, sorted; its own name where it is laid out as one part."""
-    root = Path(root)
+    root = path_of(root)
     if _TREE.is_category(root):
         return [root.resolve().name]
     return categories_in(root, _TREE.is_category, "train/good and no <part>/train/good")
@@ -42,7 +43,7 @@ def find_categories(root: StrPath) -> list[str]:
 
 def scan(root: StrPath, category: str) -> Listing:
     """What there is of a part: train, then test by defect type, sorted by file name."""
-    root = Path(root)
+    root = path_of(root)
     check_category(root, category, find_categories(root))
     return _TREE.scan_folder(root if _TREE.is_category(root) else root / category, category)
 
@@ -77,7 +78,7 @@ class Directories:
             raise UserError("config.data.train_dir is empty: give the folder of good images")
         for key in FOLDER_KEYS:
             folder = getattr(self, key)
-            if folder and not Path(folder).is_dir():
+            if folder and not path_of(folder).is_dir():
                 raise UserError(f"config.data.{key}: {folder} is not a folder: check the path")
         return [self.category]
 
@@ -85,21 +86,23 @@ class Directories:
         """What there is: train, test good, test by defect type, sorted by file name."""
         check_category("config.data", category, self.find_categories())
         listing = Listing([])
-        add_images(listing, Path(self.train_dir), category, "train")
+        add_images(listing, path_of(self.train_dir), category, "train")
         if self.test_good_dir:
-            add_images(listing, Path(self.test_good_dir), category, "test")
+            add_images(listing, path_of(self.test_good_dir), category, "test")
         if self.test_defect_dir:
-            self._add_defects(listing, Path(self.test_defect_dir))
+            self._add_defects(listing, path_of(self.test_defect_dir))
         if self.mask_dir:
-            folders = [Path(self.mask_dir), *subfolders(Path(self.mask_dir))]
+            folders = [path_of(self.mask_dir), *subfolders(path_of(self.mask_dir))]
             files = [path for folder in folders for path in list_images(folder)]
             listing.stray_masks.extend(strays(files, listing.records))
         places = (getattr(self, key) for key in FOLDER_KEYS)
-        listing.folders.extend(Path(place) for place in places if place)
+        listing.folders.extend(path_of(place) for place in places if place)
         return listing
 
     def _add_defects(self, listing: Listing, folder: Path) -> None:
-        others = [Path(place).resolve() for place in (self.train_dir, self.test_good_dir) if place]
+        others = [
+            path_of(place).resolve() for place in (self.train_dir, self.test_good_dir) if place
+        ]
         places = [
             (p, GOOD if same_name(p.name, GOOD) else p.name)
             for p in subfolders(folder)
@@ -110,6 +113,6 @@ class Directories:
         for place, defect in places:
             masks: Masks | None = None if defect == GOOD else {}
             if self.mask_dir and defect != GOOD:
-                of_defect = Path(self.mask_dir) / defect
-                masks = _find_masks(of_defect if of_defect.is_dir() else Path(self.mask_dir))
+                of_defect = path_of(self.mask_dir) / defect
+                masks = _find_masks(of_defect if of_defect.is_dir() else path_of(self.mask_dir))
             add_images(listing, place, self.category, "test", defect, masks)

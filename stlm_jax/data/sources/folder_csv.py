@@ -14,12 +14,12 @@ best F1.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.layout import DEFECT, GOOD, check_category
 from stlm_jax.data.sources.table import read_table
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 _SPLITS = ("train", "validation", "test")
 _LABELS = {
@@ -50,14 +50,14 @@ class CsvTable:
         return Listing([self._record(line, row) for line, row in rows])
 
     def _rows(self) -> list[tuple[int, dict[str, str]]]:
-        return read_table(Path(self.path), ("image", "split"))
+        return read_table(path_of(self.path), ("image", "split"))
 
     def _name(self, row: dict[str, str]) -> str:
         return row.get("category", "") or self.category
 
     def _record(self, line: int, row: dict[str, str]) -> Record:
         where = f"{self.path}: line {line}"
-        base = Path(self.root) if self.root else Path(self.path).parent
+        base = path_of(self.root) if self.root else path_of(self.path).parent
         split, defect, mask = row["split"].lower(), row.get("defect", ""), row.get("mask", "")
         if not row["image"]:
             raise UserError(f"{where}: image is empty: name a file")

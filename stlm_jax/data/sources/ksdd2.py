@@ -9,14 +9,13 @@ tell which is which. Training takes the good images of `train`; its defective on
 holds `10301 (copy).png` and `10301_GT (copy).png`.
 """
 
-from pathlib import Path
-
 from stlm_jax.data.folders import StrPath, images_if_any
 from stlm_jax.data.images import read_mask
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.layout import DEFECT, GOOD, Reader, check_category, masks_named
 from stlm_jax.data.threads import in_threads
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 CATEGORY = "ksdd2"
 
@@ -25,7 +24,7 @@ _find_masks = masks_named("_GT")
 
 def find_categories(root: StrPath) -> list[str]:
     """The one category, `ksdd2`."""
-    root = Path(root)
+    root = path_of(root)
     if not ((root / "train").is_dir() and (root / "test").is_dir()):
         raise UserError(
             f"data.root: {root} holds no train and test: set it to the extracted KolektorSDD2"
@@ -38,7 +37,7 @@ def scan(root: StrPath, category: str) -> Listing:
     check_category(root, category, find_categories(root))
     listing = Listing([])
     for split, anomalous in (("train", "unused"), ("test", "test")):
-        folder = Path(root) / split
+        folder = path_of(root) / split
         listing.folders.append(folder)
         images = [p for p in images_if_any(folder) if p.stem.isdecimal()]
         if not images:

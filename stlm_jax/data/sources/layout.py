@@ -20,6 +20,7 @@ from stlm_jax.data.folders import (
 )
 from stlm_jax.data.records import Listing, Record
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 GOOD = "good"
 DEFECT = "defect"  # the kind of a defect whose kind has no name
@@ -44,7 +45,7 @@ class Reader:
 
 def categories_in(root: StrPath, is_category: Callable[[Path], bool], example: str) -> list[str]:
     """The names of the folders in `root` that `is_category` accepts, sorted, such as `example`."""
-    root = Path(root)
+    root = path_of(root)
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder: set it to the folder of categories")
     names = [p.name for p in visible(root) if is_category(p)]
@@ -132,7 +133,7 @@ class Tree:
     def scan(self, root: StrPath, category: str) -> Listing:
         """What there is of a category: train, validation, test by defect type, by file name."""
         check_category(root, category, self.find_categories(root))
-        return self.scan_folder(Path(root) / category, category)
+        return self.scan_folder(path_of(root) / category, category)
 
     def reader(self, mask: str) -> Reader:
         """The reader of a data set that is such a tree; `mask` says how its masks are named."""

@@ -18,6 +18,7 @@ from stlm_jax.data.folders import StrPath, list_images, subfolders
 from stlm_jax.data.records import Listing, Saturation
 from stlm_jax.data.sources.layout import Masks, Reader, Tree
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 DEFECTS = "defects_config.json"
 
@@ -33,7 +34,7 @@ _TREE = Tree(validation="validation", find_masks=_masks_in_folders)
 def scan(root: StrPath, category: str) -> Listing:
     """As `layout.Tree.scan`; where `defects_config.json` is there, with saturations."""
     listing = _TREE.scan(root, category)
-    saturations = _saturations(Path(root) / category / DEFECTS)
+    saturations = _saturations(path_of(root) / category / DEFECTS)
     records = [
         dataclasses.replace(record, saturations=saturations) if record.masks else record
         for record in listing.records

@@ -14,7 +14,7 @@ def read_table(path: Path, required: Iterable[str]) -> list[tuple[int, dict[str,
     value that a short row leaves out is empty.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             columns = [name.strip().lower() for name in next(reader, [])]
             rows = [(reader.line_num, [value.strip() for value in row]) for row in reader]

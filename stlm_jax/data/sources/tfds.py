@@ -9,6 +9,7 @@ from stlm_jax.data.records import Listing, Record
 from stlm_jax.data.sources.layout import Reader, check_category
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 CATEGORY, RECORDS = "category", "records"  # of the metadata
 
@@ -40,9 +41,7 @@ READER = Reader(find_categories, scan, "the feature masks")
 
 def _folders(root: StrPath) -> dict[str, str]:
     """The folder of every category."""
-    from etils import epath
-
-    path = epath.Path(root)
+    path = path_of(root)
     if not path.is_dir():
         raise UserError(f"data.root: {path} is not a folder: set it to the folder of categories")
     folders = {}

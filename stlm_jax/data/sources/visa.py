@@ -27,6 +27,7 @@ from stlm_jax.data.sources.layout import (
 )
 from stlm_jax.data.sources.table import read_table
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.paths import path_of
 
 SPLIT = Path("split_csv/1cls.csv")
 ANOMALY = "anomaly"
@@ -37,7 +38,7 @@ _CONVERTED = Tree(find_masks=masks_named("", "_mask"))
 
 def find_categories(root: StrPath) -> list[str]:
     """The names of the categories, sorted."""
-    root = Path(root)
+    root = path_of(root)
     if (root / SPLIT).is_file():
         return sorted({row["object"] for _, row in read_table(root / SPLIT, _COLUMNS)})
     return categories_in(root, _CONVERTED.is_category, f"{SPLIT} and no <category>/train/good")
@@ -45,7 +46,7 @@ def find_categories(root: StrPath) -> list[str]:
 
 def scan(root: StrPath, category: str) -> Listing:
     """What there is of a category, in the order of the table or sorted by file name."""
-    root = Path(root)
+    root = path_of(root)
     if not (root / SPLIT).is_file():
         return _CONVERTED.scan(root, category)
     check_category(root, category, find_categories(root))
