@@ -89,6 +89,9 @@ class SilentWriter(MetricWriter):
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Does nothing."""
 
+    def send(self) -> None:
+        """Does nothing."""
+
     def close(self) -> None:
         """Does nothing."""
 
