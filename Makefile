@@ -45,6 +45,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.data_pipeline
 	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.checkpoint
 	$(BIN)/python -m benchmarks.code_size
 
 clean:
