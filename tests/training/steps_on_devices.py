@@ -1,10 +1,11 @@
 """Training steps of a small model on some of eight simulated devices, in float64.
 
 `python tests/training/steps_on_devices.py OUT RUN…` writes what each run computed to OUT/RUN.npz,
-its compiled program's text to OUT/RUN.txt and its forward pass's to OUT/RUN.forward.txt. A run is
-its devices and what it does, such as `8-live` or `1-live-per_device8`, see `take`. With
-`--coordinator`, `--processes` and `--process` this is one of several that share the devices. In
-float64, since Adam makes a full step of any gradient, of rounding noise, too.
+its compiled program's text to OUT/RUN.txt and, where one process has several devices, its forward
+pass's to OUT/RUN.forward.txt. A run is its devices and what it does, such as `8-live` or
+`1-live-per_device8`, see `take`. With `--coordinator`, `--processes` and `--process` this is one of
+several that share the devices. In float64, since Adam makes a full step of any gradient, of
+rounding noise, too.
 """
 
 import argparse
@@ -173,7 +174,10 @@ def take(run: str):
             assert all(x.sharding.spec[0] == "data" for x in metrics["produced"]) or devices == 1
     flat = traverse_util.flatten_dict(jax.device_get(state.student()), sep="/")
     facts = {"teacher_bytes": np.array(held), "losses": np.array(losses)}
-    return {**facts, **flat}, compiled.as_text(), forward_text(model, state, batch, split)
+    forward = ""
+    if devices > 1 and jax.process_count() == 1:
+        forward = forward_text(model, state, batch, split)
+    return {**facts, **flat}, compiled.as_text(), forward
 
 
 def forward_text(model, state, batch, split) -> str:
