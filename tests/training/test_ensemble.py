@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -190,6 +191,41 @@ def test_the_same_command_goes_on_with_what_is_missing(place, whole, monkeypatch
     capsys.readouterr()
     assert run(place, "killed", *options) == 0
     assert capsys.readouterr().err.count("finished before, 6 steps") == 12
+
+
+ON_DEVICES = """
+import sys
+import pytest, test_ensemble
+from stlm_jax.main import main
+test_ensemble.stand_in(pytest.MonkeyPatch())
+sys.exit(main(["main", *sys.argv[1:]]))
+"""
+
+
+def test_devices_take_a_group_each(place, whole):
+    """Two categories of two seeds on four devices, in one program; a fifth place would be idle."""
+    folder = pathlib.Path(__file__).parent
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(map(str, (folder.parents[1], folder.parent, folder))),
+    }
+    file = config_file(place, {"base": "", "low": SETTINGS["low"]}, "devices.py")
+    options = [f"--config={file}", f"--workdir={place / 'devices'}", "--config.ensemble.seeds=0,1"]
+    ended = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES, *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "8 trainings at a time" in ended.stderr
+    for name in ("base_seed0", "low_seed1"):
+        for category in ("disc", "ring"):
+            assert_same(
+                restored(place / "devices" / name, category), restored(whole / name, category)
+            )
 
 
 def test_members_of_different_lengths_end_apart(place, whole):
