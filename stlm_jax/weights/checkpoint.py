@@ -26,8 +26,8 @@ from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.files import disk_problem
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
+from stlm_jax.weights.checkpoint_formats import paths_of_format_1
 from stlm_jax.weights.leaves import (
-    SEPARATOR,
     describe,
     flattened,
     host_copies,
@@ -39,7 +39,6 @@ from stlm_jax.weights.shapes import require_finite
 
 _FORMAT = 2  # 1, of the last release: one item `state` for all, whose `hyper` was flat
 _STUDENT, _TRAINING, _STATE, _META = "student", "training", "state", "meta"
-_STUDENT_PARTS = ("params", "batch_stats")
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ class Checkpoints:
         expected = leaves_of(template)
         if meta.get("format", 1) == 1:
             item, saved = _STATE, meta["leaves"]
-            paths = _paths_of_format_1(name, saved, expected)
+            paths = paths_of_format_1(name == _STUDENT, saved, expected)
         else:
             item, saved = name, meta["leaves"][name]
             paths = {path: path for path in saved}
@@ -284,20 +283,6 @@ class _NotOrbax(logging.Filter):
 
 _ORBAX = str(Path(ocp.__file__).parent)
 logging.getLogger("absl").addFilter(_NotOrbax())  # for good: saves log in their threads
-
-
-def _paths_of_format_1(name: str, saved: dict, expected: dict) -> dict[str, str]:
-    """Which leaves of the one item of format 1 an item of today holds, and their paths today."""
-    of_student = {path for path in saved if path.split(SEPARATOR)[0] in _STUDENT_PARTS}
-    if name == _STUDENT:
-        return {path: path for path in of_student}
-    today = {}
-    for path in expected:
-        collection, *rest = path.split(SEPARATOR)
-        if collection == "hyper":  # hyper/rotation/degrees was hyper/rotation_degrees, …
-            today[f"hyper/{'_'.join(rest)}"] = path
-            today[f"hyper/{rest[-1]}"] = path  # … and hyper/loss/l1_weight hyper/l1_weight
-    return {path: today.get(path, path) for path in saved if path not in of_student}
 
 
 def _last_good(steps: list[int]) -> str:
