@@ -18,6 +18,7 @@ LONG_FILES = (
     "test_cli.py",
     "test_kills.py",
     "test_resume.py",
+    "test_ensemble.py",
     "test_census.py",
     "test_bucket.py",
     "test_endings.py",

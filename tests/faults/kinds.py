@@ -102,6 +102,8 @@ def _numbers() -> list[Kind]:
         for value in ("many", "", "nan", "-1", "1" + "0" * 20):
             if isinstance(known.default, float) and value.startswith("1"):
                 value = "inf"
+            if value == "-1" and known.rule.accepts(-1):  # what is left
+                value = "-2"
             rows.append(
                 _arguments(f"{key}={value or 'nothing'}", f"{option}={value}", says=f"{key}=")
             )

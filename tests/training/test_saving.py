@@ -47,7 +47,7 @@ def trainer():
         return made[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stlm_jax.training.train.train_step", stand_in_step)
+        patch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
         patch.setattr("stlm_jax.training.train.Trainer", trainer_of)
         patch.setattr("stlm_jax.main.evaluate_and_report", lambda config, workdir: None)
         patch.setattr("stlm_jax.evaluation.calibrate.calibrate_untested", lambda *_: None)
