@@ -84,7 +84,8 @@ class Checkpoints:
             create=not read_only,
         )
         self._manager = ocp.CheckpointManager(os.fspath(self.directory), options=options)
-        if not read_only:  # a reader must not remove what a training is writing at this moment
+        # A reader must not remove what a training is writing; in a bucket there may be no folder.
+        if not read_only and self.directory.is_dir():
             for path in self._manager.directory.iterdir():
                 if ocp.utils.is_tmp_checkpoint(path):
                     path.rmtree()

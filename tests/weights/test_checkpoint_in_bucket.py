@@ -82,6 +82,7 @@ def test_a_refusal_is_one_line(category, monkeypatch):
         monkeypatch.setattr(type(checkpoints._manager), "save", refuse)
         with pytest.raises(UserError, match=r"^gs://.*: checkpoint 4 .* not writable; .* 3 is"):
             checkpoints.save(4, student(4), training(4), None)
+            checkpoints.wait()
 
 
 def test_there_is_none_where_nothing_was_saved(bucket):
