@@ -26,7 +26,8 @@ DEVICES = "--xla_force_host_platform_device_count="
 TOLERANCE = 1e-9
 AT_ZERO = 5e-8  # of a step of Adam, 5e-4: where a gradient is zero, rounding is all there is
 
-FAST = ("1-live", "8-live", "1-stored-accumulate2-per_device4", "4-stored-accumulate2-per_device4")
+LIVE = ("1-live", "8-live")
+STORED = ("1-stored-accumulate2-per_device4", "4-stored-accumulate2-per_device4")
 SLOW = (
     ("2-live", "1-live"),
     ("4-live", "1-live"),
@@ -62,8 +63,13 @@ def take(folder, runs):
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory):
-    return take(tmp_path_factory.mktemp("fast"), FAST)
+def stored(tmp_path_factory):
+    return take(tmp_path_factory.mktemp("stored"), STORED)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    return take(tmp_path_factory.mktemp("live"), LIVE)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +85,13 @@ def assert_same(ours, theirs):
         assert error < TOLERANCE * np.linalg.norm(theirs[name]) + AT_ZERO, name
 
 
-@pytest.mark.parametrize("pair", [(FAST[1], FAST[0]), (FAST[3], FAST[2])], ids="-".join)
-def test_a_step_on_devices_is_that_of_one(fast, pair):
-    found = fast[0]
-    assert_same(*(found[run] for run in pair))
+def test_a_step_on_devices_is_that_of_one(stored):
+    assert_same(*(stored[0][run] for run in STORED))
+
+
+@pytest.mark.slow
+def test_a_step_with_the_teacher_on_devices_is_that_of_one(live):
+    assert_same(*(live[0][run] for run in LIVE))
 
 
 @pytest.mark.slow
@@ -92,27 +101,31 @@ def test_any_step_on_devices_is_that_of_one(slow, pair):
     assert_same(*(found[run] for run in pair))
 
 
-def test_statistics_of_a_share_are_others(fast, relative_error):
+@pytest.mark.slow
+def test_statistics_of_a_share_are_others(live, stored, relative_error):
     """What these tests compare would tell a step that takes the wrong samples for its share."""
-    found = fast[0]
-    ours, theirs = (found[run]["losses"] for run in (FAST[2], FAST[0]))
+    ours, theirs = stored[0][STORED[0]]["losses"], live[0][LIVE[0]]["losses"]
     assert relative_error(ours, theirs) > 1e-3
 
 
-@pytest.mark.parametrize("run", [FAST[1], FAST[3]])
-def test_sums_are_all_that_devices_send(fast, run):
+def test_sums_are_all_that_devices_send(stored):
     """No image, activation or feature goes to another device."""
-    text = fast[1][run]
-    assert set(hlo.read(text).collectives) == {"all-reduce"}
+    assert set(hlo.read(stored[1][STORED[1]]).collectives) == {"all-reduce"}
 
 
-def test_no_statistic_is_awaited_where_each_share_has_its_own(fast):
-    of_whole, of_shares = (hlo.read(fast[2][run]).collectives for run in (FAST[1], FAST[3]))
-    assert of_shares == {} and set(of_whole) == {"all-reduce"}
+@pytest.mark.slow
+def test_sums_are_all_that_devices_send_with_the_teacher(live):
+    assert set(hlo.read(live[1][LIVE[1]]).collectives) == {"all-reduce"}
+    assert set(hlo.read(live[2][LIVE[1]]).collectives) == {"all-reduce"}  # of the statistics
 
 
-def test_two_processes_of_four_devices_take_the_step_of_one_of_eight(fast, tmp_path):
-    port, run = free_port(), FAST[1]
+def test_no_statistic_is_awaited_where_each_share_has_its_own(stored):
+    assert hlo.read(stored[2][STORED[1]]).collectives == {}
+
+
+@pytest.mark.slow
+def test_two_processes_of_four_devices_take_the_step_of_one_of_eight(live, tmp_path):
+    port, run = free_port(), LIVE[1]
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
@@ -122,7 +135,7 @@ def test_two_processes_of_four_devices_take_the_step_of_one_of_eight(fast, tmp_p
     )
     for (status, _, errors), folder in zip(ended, folders, strict=True):
         assert status == 0, errors
-        assert_same(dict(np.load(folder / f"{run}.npz")), fast[0][run])
+        assert_same(dict(np.load(folder / f"{run}.npz")), live[0][run])
 
 
 @pytest.mark.slow
