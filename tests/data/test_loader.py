@@ -208,7 +208,7 @@ def test_batches_are_read_ahead_and_the_state_counts_those_taken():
     class Companion:
         order = {}
 
-        def of(self, number, index):
+        def of(self, number, index, rows):
             read.append(number)
             return {}
 
