@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from stlm_jax.config.ensemble import configurations, is_ensemble
+from stlm_jax.config.ensemble import configurations, is_ensemble, seeds_of
 from stlm_jax.config.keys import BY_CATEGORY, KEYS, LENGTH, NOTHING, PRESENCE, Key
 from stlm_jax.config.rules import wrong_type
 from stlm_jax.metrics import check_names
@@ -126,7 +126,7 @@ def _check_together(values: dict[str, Any]) -> None:
             raise UserError(
                 f"--config.pseudo.{low}={least}: must not be above pseudo.{high}, which is {most}"
             )
-    seeds = [int(part) for part in values["ensemble.seeds"].split(",") if part]
+    seeds = seeds_of(values["ensemble.seeds"])
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--config.ensemble.seeds={values['ensemble.seeds']}: names one twice")
     try:

@@ -14,7 +14,6 @@ _VARIED = re.compile(
     r"(optimizer|loss|pseudo|data\.rotation)\..+|student\.(init|checkpoint|map_init_scale)"
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_OWN = ("seeds", "settings")  # of `config.ensemble`; what else is there says how it is computed
 
 
 def configurations(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:

@@ -5,7 +5,6 @@ batch: its pseudo-anomalies are drawn and the teacher is run once for all of the
 have two leading axes, (groups, members of a group).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,15 +65,12 @@ def ensemble_step(
     def step(state: TrainState, samples: Samples):
         return update(model, optimizer, state, samples, accumulate)
 
-    def group(states: TrainState, active, batch):
-        return _group_step(step, inner, teacher, states, active, variables, batch, lanes)
+    def groups(states, active, variables, batch):
+        def group(states: TrainState, active, batch):
+            return _group_step(step, inner, teacher, states, active, variables, batch, lanes)
 
-    def groups(states, active, variables_here, batch):
-        nonlocal variables
-        variables = variables_here
         return _one_by_one(group, states, active, batch)
 
-    variables = teacher_variables
     if mesh is None:
         return groups(states, active, teacher_variables, batch)
     split = PartitionSpec(MEMBER)
@@ -129,7 +125,7 @@ def _group_step(
     def prepare(batch):
         return prepare_samples(teacher, lead.step_key(), lead.hyper, variables, batch, lanes)
 
-    samples, facts = _where(active.any(), prepare, _zeros_of(prepare, batch), batch)
+    samples, facts = jax.lax.cond(active.any(), prepare, _zeros_of(prepare, batch), batch)
 
     def member(state: TrainState, is_active):
         def ahead(state):
@@ -137,7 +133,7 @@ def _group_step(
 
         _, shapes = jax.eval_shape(ahead, state)
         unknown = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
-        return _where(is_active, ahead, lambda state: (state, unknown), state)
+        return jax.lax.cond(is_active, ahead, lambda state: (state, unknown), state)
 
     if inner == "vmap":
         states, metrics = jax.vmap(member)(states, active)
@@ -146,10 +142,6 @@ def _group_step(
     produced = {k: v for k, v in facts.items() if k == PRODUCED}
     passes = facts["teacher_passes"] / jnp.maximum(active.sum(), 1)
     return states, {**metrics, "teacher_passes": jnp.where(active, passes, 0.0), **produced}
-
-
-def _where(condition, work: Callable, otherwise: Callable, *arguments: Tree) -> Tree:
-    return jax.lax.cond(condition, work, otherwise, *arguments)
 
 
 def _zeros_of(function: Callable, *arguments: Tree) -> Callable:
@@ -162,8 +154,4 @@ def _one_by_one(function: Callable, *arguments: Tree) -> Tree:
     if jax.tree.leaves(arguments)[0].shape[0] == 1:  # no loop, in which compilers do less
         result = function(*jax.tree.map(lambda x: x[0], arguments))
         return _lead(result)
-    return jax.lax.map(functools.partial(_apply, function), arguments)
-
-
-def _apply(function: Callable, arguments: tuple) -> Tree:
-    return function(*arguments)
+    return jax.lax.map(lambda one: function(*one), arguments)

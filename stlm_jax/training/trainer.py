@@ -22,7 +22,7 @@ from stlm_jax.training.log import Place, TrainingLog
 from stlm_jax.training.members import Group
 from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.pack import Pack
-from stlm_jax.training.placement import Placement
+from stlm_jax.training.placement import Placement, stacked
 from stlm_jax.training.previews import Previews
 from stlm_jax.training.saving import SaveTimes
 from stlm_jax.training.shares import check_shares
@@ -61,7 +61,7 @@ class Trainer:
         self.step = jit(step, donate_argnums=0)  # the states alone: the others are used again
         memory.check(config, self.step, template, self.targets, shape)
         self._banks: dict[int, np.ndarray] = {}
-        self._textures: tuple[tuple[int, ...], Any] = ((), None)  # and the seeds they are of
+        self._textures: tuple[list[int], Any] = [], None  # and the seeds they are of
         self.targets.check(config, self._bank(self._texture_seed(config)))
         self.previews = Previews(config, self.model)
         self._parameters_shown = False
@@ -76,7 +76,7 @@ class Trainer:
         config = self.config
         pack = Pack(config, groups, self.shape, self.placement, self.targets)
         states, done = pack.first_states(self.model), groups[0].lead.done
-        textures, variables = self._textures_of(pack.groups), self.targets.variables
+        textures, variables = self._textures_of(groups), self.targets.variables
         if not self._parameters_shown:
             note(parameter_table(jax.tree.map(lambda x: x[0, 0], states.params)))
             self._parameters_shown = True
@@ -110,9 +110,7 @@ class Trainer:
                 drawn, batch = pack.draw(textures)
                 if done == start:  # compiling is no part of the rate
                     with log.pause(done):
-                        self._compile(
-                            pack, done, (states, pack.mask, self.targets.variables, batch), stop
-                        )
+                        self._compile(pack, done, (states, pack.mask, variables, batch), stop)
                 begin = time.monotonic()
                 states, metrics = profiler.step(
                     done, self.step, states, pack.mask, variables, batch
@@ -161,12 +159,18 @@ class Trainer:
         return config.seed if given is None else given
 
     def _textures_of(self, groups: Sequence[Group]) -> Any:
-        """The banks of the groups' seeds, (G, T, H, W, 3) uint8, on the devices."""
-        seeds = tuple(self._texture_seed(group.lead.run.config) for group in groups)
+        """The banks of the groups' seeds, (G, T, H, W, 3) uint8, on the devices.
+
+        G is the step's; places without a group repeat one.
+        """
+        seeds = [self._texture_seed(group.lead.run.config) for group in groups]
+        seeds += seeds[:1] * (self.shape[0] - len(seeds))
         if self._textures[0] != seeds:
-            self._textures = (), None  # room for the others
-            banks = [self._bank(seed) for seed in seeds]
-            self._textures = seeds, self.placement.groups(np.stack(banks))
+            self._textures = [], None  # room for the others
+            banks = stacked([self._bank(seed) for seed in seeds])
+            self._textures = seeds, self.placement.groups(banks)
+            if not self.config.ensemble.seeds:  # there is no other seed to keep them for
+                self._banks.clear()
         return self._textures[1]
 
     def _bank(self, seed: int) -> np.ndarray:

@@ -90,7 +90,6 @@ def stand_in_ensemble(model, teacher, optimizer, states, active, variables, batc
     def group(states, active, batch):
         return jax.vmap(member, (0, 0, None))(states, active, batch)
 
-    batch = {"image": batch["image"]}
     return jax.vmap(group)(states, active, batch)
 
 
@@ -226,6 +225,15 @@ def test_devices_take_a_group_each(place, whole):
             assert_same(
                 restored(place / "devices" / name, category), restored(whole / name, category)
             )
+
+
+def test_a_pack_that_is_not_full_is_trained_by_the_same_program(place, whole):
+    """Three seeds by two at a time: the second pack has an idle place."""
+    options = ["--config.ensemble.seeds=1,2,0", "--config.ensemble.groups=2",
+               "--config.data.categories=disc"]  # fmt: skip
+    assert run(place, "uneven", *options, settings={"base": ""}) == 0
+    for name in ("base_seed0", "base_seed1"):
+        assert_same(restored(place / "uneven" / name), restored(whole / name))
 
 
 def test_members_of_different_lengths_end_apart(place, whole):
