@@ -1,19 +1,13 @@
 """Evaluation by two processes, each of which measures its share of the images."""
 
 import json
-import os
-import pathlib
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from other_processes import free_port, in_two_processes
 
 from stlm_jax.runtime.gather import gather
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 PROCESS = """
 import sys
@@ -37,29 +31,10 @@ assert gather.gather("same") == ["same", "same"]
 """
 
 
-def in_two_processes(script, *argv):
-    """Status and stderr of both processes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS + script, str(number), str(port), *map(str, argv)],
-            cwd=REPOSITORY,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
+def both(script, *argv):
+    """Status, stdout and stderr of both processes."""
+    port = free_port()
+    return in_two_processes(lambda number: ["-c", PROCESS + script, number, port, *argv])
 
 
 def test_one_process_gathers_its_own():
@@ -68,7 +43,7 @@ def test_one_process_gathers_its_own():
 
 
 def test_values_of_unlike_sizes_reach_every_process():
-    for status, _, errors in in_two_processes(GATHER):
+    for status, _, errors in both(GATHER):
         assert status == 0, errors
 
 
@@ -95,7 +70,7 @@ def test_two_processes_measure_what_one_measures(finished_run, tmp_path):
     shutil.copytree(finished_run / "run", run)
     shutil.rmtree(run / "results")
     argv = [f"--config={finished_run / 'tiny.py'}", f"--workdir={run}", "--mode=evaluate"]
-    (first, printed, notes), (second, silent, other) = in_two_processes(EVALUATE, *argv)
+    (first, printed, notes), (second, silent, other) = both(EVALUATE, *argv)
     assert first == second == 0, notes + other
     ours, theirs = numbers(run), numbers(finished_run / "run")
     assert ours.keys() == theirs.keys()
@@ -113,6 +88,6 @@ def test_what_one_process_cannot_read_ends_both(finished_run, tmp_path):
     shutil.copytree(finished_run / "data", data)
     (data / "disc/test/spot/001.png").write_bytes(b"no image")
     argv = [f"--config={finished_run / 'tiny.py'}", f"--workdir={run}", "--mode=evaluate"]
-    for status, _, errors in in_two_processes(EVALUATE, *argv, f"--config.data.root={data}"):
+    for status, _, errors in both(EVALUATE, *argv, f"--config.data.root={data}"):
         assert status == 2, errors
         assert "error: cannot read" in errors and "disc/test/spot/001.png" in errors

@@ -7,7 +7,7 @@ import socket
 
 import jax
 import pytest
-from two_processes import flags, free_port, in_two_processes
+from other_processes import flags, free_port, in_two_processes
 
 from stlm_jax.runtime import hosts
 from stlm_jax.runtime.agreement import Vote

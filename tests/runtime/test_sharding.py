@@ -1,18 +1,13 @@
 """Where weights lie on a mesh, and what a teacher that lies in parts computes."""
 
-import os
-import pathlib
-import subprocess
-import sys
 import types
 
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from other_processes import run_on_four_devices
 
 from stlm_jax.runtime.sharding import share_of_rows, split_axis, spread_spec
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -78,15 +73,7 @@ for ours, theirs in zip(*map(jax.tree.leaves, found.values()), strict=True):
 
 def test_a_teacher_in_parts_computes_what_a_whole_one_does():
     """Each device holds a quarter of it."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    ended = subprocess.run(
-        [sys.executable, "-c", ON_FOUR_DEVICES],
-        env={**environment, "JAX_PLATFORMS": "cpu"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
+    run_on_four_devices(ON_FOUR_DEVICES)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +115,4 @@ for placement in (BatchRows(mesh), BatchRows()):
 
 
 def test_rows_are_put_in_their_order():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    ended = subprocess.run(
-        [sys.executable, "-c", PUT],
-        env={**environment, "JAX_PLATFORMS": "cpu"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
+    run_on_four_devices(PUT)

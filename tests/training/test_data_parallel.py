@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from two_processes import flags, free_port, in_two_processes
+from other_processes import flags, free_port, in_two_processes
 
 from launch import hlo
 

@@ -1,10 +1,6 @@
 """The teacher runs on those images only that need it, and gives what a pass over all gives."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from miniature import write_set
+from other_processes import run_on_four_devices
 
 from stlm_jax.config import default
 from stlm_jax.models.build import build_sam, build_stlm
@@ -23,7 +20,6 @@ from stlm_jax.training.optimizer import make_optimizer
 from stlm_jax.training.state import TrainState, abstract_train_state, hyperparameters
 from stlm_jax.training.step import gradients, mean_gradients, train_step
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 COUNT, SIZE = 4, 64
 
 
@@ -147,15 +143,7 @@ assert float(facts["teacher_passes"]) == 4 * 4 / 8
 
 def test_devices_run_passes_of_their_own_images():
     """No image is sent to another device, and each runs one at a time."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    ended = subprocess.run(
-        [sys.executable, "-c", ON_FOUR_DEVICES],
-        env={**environment, "JAX_PLATFORMS": "cpu"},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
+    run_on_four_devices(ON_FOUR_DEVICES)
 
 
 # --- gradients of micro-batches ---

@@ -1,4 +1,4 @@
-"""Two processes at once, for what processes do together."""
+"""Pythons beside the tests': on simulated devices, and two at once for what they do together."""
 
 import os
 import pathlib
@@ -7,6 +7,22 @@ import subprocess
 import sys
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run_on_four_devices(code):
+    """Runs a program on four simulated devices, which must end well."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ,
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "JAX_PLATFORMS": "cpu",
+        },
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def in_two_processes(arguments_of, environment_of=lambda number: {}):
