@@ -1,6 +1,7 @@
 """Our training steps compiled and ready to be timed: of one training, from a store, of several."""
 
 import functools
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from launch.measured import FROM_STORE, TRAIN
 from launch.programs import Program, programs
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.runtime.compilation import jit, matmul_precision
+from stlm_jax.runtime.convolutions import order_convolutions
 from stlm_jax.runtime.sharding import DATA
 from stlm_jax.training.ensemble_step import ensemble_step
 from stlm_jax.training.optimizer import make_optimizer
@@ -55,7 +57,8 @@ def our_programs(
         with matmul_precision(precision):  # of this thread
             return _compiled(config, program, count, variables, steps)
 
-    with ThreadPoolExecutor(len(wanted)) as pool:
+    # Compiling takes gigabytes.
+    with ThreadPoolExecutor(max(1, min(len(wanted), (os.cpu_count() or 1) // 4))) as pool:
         return dict(zip(wanted, pool.map(compile_one, wanted.values()), strict=True))
 
 
@@ -78,6 +81,7 @@ def _compiled(
     if members is None:
         jitted, arguments = program.jitted, (variables, batch)
     else:
+        order_convolutions()  # as the Trainer does
         state = jax.tree.map(lambda x: jnp.broadcast_to(x, (1, members, *x.shape)), state)
         batch = jax.tree.map(lambda x: x[None], batch)
         function = functools.partial(

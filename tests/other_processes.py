@@ -25,6 +25,19 @@ def run_on_four_devices(code):
     assert ended.returncode == 0, ended.stderr
 
 
+def python(code, *arguments):
+    """What a Python says that runs a program of the tests, which must end well."""
+    places = (REPOSITORY, REPOSITORY / "tests")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def in_two_processes(arguments_of, environment_of=lambda number: {}):
     """Status, stdout and stderr of two Pythons.
 

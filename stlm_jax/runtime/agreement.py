@@ -18,7 +18,11 @@ _DEVICES = "devices"  # of all processes
 
 
 def agreed(work: Callable[[], T]) -> list[T]:
-    """What `work` gives in every process; what is wrong in one is raised in all."""
+    """What `work` gives in every process; what is wrong in one is raised in all.
+
+    What it gives is sent, so it must be small and of the kind that can be pickled. `work` itself
+    must agree on nothing, as another process may have failed before it got there.
+    """
     results: list[T] = []
     refusals: list[UserError] = []
     try:
@@ -33,13 +37,23 @@ def agreed(work: Callable[[], T]) -> list[T]:
     return [result for own, _ in parts for result in own]
 
 
+def together(work: Callable[[], T]) -> T:
+    """What `work` gives in this process, which is not sent; what is wrong in one is raised in all.
+
+    See `agreed`.
+    """
+    own: list[T] = []
+    agreed(lambda: own.append(work()))
+    return own[0]
+
+
 def by_first(work: Callable[[], T]) -> T | None:
     """Has the first process work while the others wait; what it refuses is raised in all.
 
     Returns:
         What `work` gives, in the first; None in the others.
     """
-    return agreed(lambda: work() if jax.process_index() == 0 else None)[jax.process_index()]
+    return together(lambda: work() if jax.process_index() == 0 else None)
 
 
 class Vote:

@@ -33,4 +33,21 @@ def make_mesh(member: int, data: int, devices: Sequence[jax.Device] | None = Non
     if sides[0] * sides[1] > count:
         raise UserError(f"{told}: wants {sides[0] * sides[1]} devices, there are {count}")
     chosen = np.asarray(devices[: sides[0] * sides[1]]).reshape(sides)
+    _require_blocks(chosen, len({device.process_index for device in devices}), told)
     return Mesh(chosen, (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2)
+
+
+def _require_blocks(mesh: np.ndarray, processes: int, told: str) -> None:
+    """Refuses a mesh, (member, data), in which a process's devices are no block of their own."""
+    if processes == 1:
+        return
+    owners = np.vectorize(lambda device: device.process_index)(mesh)
+    found, counts = np.unique(owners, return_counts=True)
+    rows = [np.flatnonzero((owners == owner).any(1)) for owner in found]
+    columns = [np.flatnonzero((owners == owner).any(0)) for owner in found]
+    blocks = [len(r) * len(c) for r, c in zip(rows, columns, strict=True)]
+    if len(found) < processes or (counts != blocks).any() or len(set(counts)) > 1:
+        raise UserError(
+            f"{told}: {processes} processes cannot share that: take all devices, with "
+            "config.mesh.data a divisor or a multiple of those that a process has"
+        )

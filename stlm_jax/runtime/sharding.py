@@ -56,7 +56,7 @@ def put_whole(tree: Any, shardings: Any) -> Any:
 
     def put(leaf, sharding):
         leaf = np.asarray(jax.device_get(leaf))
-        with _asked_for():
+        with asked_for():
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     if isinstance(shardings, NamedSharding):
@@ -76,7 +76,7 @@ def put_rows(tree: Any, mesh: Mesh, axis_name: str) -> Any:
         A tree of arrays (N, …), no row of which has left its process.
     """
     sharding = NamedSharding(mesh, PartitionSpec(axis_name))
-    with _asked_for():
+    with asked_for():
         return jax.tree.map(
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
         )
@@ -87,44 +87,21 @@ def share_of_rows(mesh: Mesh, process: int) -> tuple[int, int]:
 
     Processes that are side by side along another axis of the mesh than `DATA` have the same one.
     """
-    own = np.array([device.process_index == process for device in mesh.devices.flat])
-    axis = mesh.axis_names.index(DATA)
-    places = np.unique(np.nonzero(own.reshape(mesh.devices.shape))[axis])
+    places = np.unique(_places(mesh, process)[:, mesh.axis_names.index(DATA)])
     return mesh.shape[DATA] // len(places), int(places[0]) // len(places)
 
 
-def _asked_for():
+def rows_of_mesh(mesh: Mesh, process: int) -> list[int]:
+    """The rows of a mesh, (rows, `DATA`), that a process has devices in, ascending."""
+    return sorted({int(row) for row, _ in _places(mesh, process)})
+
+
+def _places(mesh: Mesh, process: int) -> np.ndarray:
+    """Where the devices of a process are in a mesh, (devices, axes)."""
+    own = [device.process_index == process for device in mesh.devices.flat]
+    return np.argwhere(np.reshape(own, mesh.devices.shape))
+
+
+def asked_for():
     """Lets transfers pass jax's guard, which knows `jax.device_put` alone as one that is wanted."""
     return jax.transfer_guard_host_to_device("allow")
-
-
-class BatchRows:
-    """Puts arrays of the host on the devices of a run.
-
-    Attributes:
-        mesh: of the run; None: there is the default device.
-        processes: how many have rows of their own of a batch.
-        process: which of these this process has, from 0.
-    """
-
-    def __init__(self, mesh: Mesh | None = None):
-        """On the devices of `mesh`; along its axis `DATA` a process's follow one another."""
-        self.mesh = mesh
-        share = (1, 0) if mesh is None else share_of_rows(mesh, jax.process_index())
-        self.processes, self.process = share
-
-    def rows(self, tree: Any) -> Any:
-        """Parts of a batch, of which this process has its rows, see `put_rows`."""
-        return jax.device_put(tree) if self.mesh is None else put_rows(tree, self.mesh, DATA)
-
-    def whole(self, tree: Any) -> Any:
-        """What each device needs in full, the same in all processes."""
-        if self.mesh is None:
-            return jax.device_put(tree)
-        return put_whole(tree, NamedSharding(self.mesh, PartitionSpec()))
-
-
-def own_rows(array: jax.Array) -> np.ndarray:
-    """The rows of an array, spread by `put_rows`, that this process's devices hold."""
-    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
-    return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))

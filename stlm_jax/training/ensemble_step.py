@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.mesh import MEMBER
+from stlm_jax.runtime.sharding import DATA
 from stlm_jax.training.state import TrainState
 from stlm_jax.training.step import Samples, prepare_samples, update
 
@@ -74,7 +75,7 @@ def ensemble_step(
     if mesh is None:
         return groups(states, active, teacher_variables, batch)
     split = PartitionSpec(MEMBER)
-    return jax.shard_map(
+    states, metrics = jax.shard_map(
         groups,
         mesh=mesh,
         in_specs=(split, split, PartitionSpec(), split),
@@ -82,6 +83,23 @@ def ensemble_step(
         axis_names={MEMBER},
         check_vma=False,
     )(states, active, teacher_variables, batch)
+    return placed(mesh, states, metrics)
+
+
+def placed(mesh: Mesh, states: Tree, metrics: dict[str, Any]) -> tuple[Tree, dict[str, Any]]:
+    """Says where a step's results lie: states where they were, metrics known to all processes.
+
+    What is produced stays where it was made.
+    """
+
+    def put(tree: Tree, *axes: str) -> Tree:
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    produced = {name: metrics[name] for name in [PRODUCED] if name in metrics}
+    others = {name: value for name, value in metrics.items() if name not in produced}
+    if mesh.is_multi_process:
+        others = put(others)
+    return put(states, MEMBER), others | put(produced, MEMBER, DATA)
 
 
 def of_one(step: Callable, states: TrainState, active, teacher_variables: Any, batch: Tree):

@@ -15,7 +15,7 @@ import numpy as np
 
 from stlm_jax.data.cache import GIB
 from stlm_jax.runtime.progress import note
-from stlm_jax.runtime.sharding import own_rows
+from stlm_jax.training.placement import Rows
 from stlm_jax.training.rotation import POLICIES, policy_of
 from stlm_jax.training.teacher import TARGET_DTYPE
 
@@ -68,7 +68,7 @@ class FeatureCache:
             )
         self._kept = tuple(np.empty((self.room, *x.shape[1:]), TARGET_DTYPE) for x in levels)
         self._known = np.zeros(images, bool)
-        self._waiting: tuple[np.ndarray, tuple[jax.Array, ...]] | None = None
+        self._waiting: tuple[np.ndarray, tuple[Rows, ...]] | None = None
         self._nothing = {
             "levels": tuple(np.zeros(x.shape, TARGET_DTYPE) for x in levels),
             "known": np.zeros(levels[0].shape[:1], bool),
@@ -88,7 +88,7 @@ class FeatureCache:
             levels.append(level)
         return {**self._nothing, "levels": tuple(levels), "known": known}
 
-    def take(self, index: np.ndarray, produced: tuple[jax.Array, ...]) -> None:
+    def take(self, index: np.ndarray, produced: tuple[Rows, ...]) -> None:
         """Takes what a step has `produced` for the images of its batch, or will have.
 
         What is missing is kept when the next step's is taken: reading it waits for the step, and
@@ -96,7 +96,7 @@ class FeatureCache:
         """
         if self._waiting is not None:
             there, levels = self._waiting
-            for kept, level in zip(self._kept, map(own_rows, levels), strict=True):
+            for kept, level in zip(self._kept, map(Rows.read, levels), strict=True):
                 kept[there[there < self.room]] = level[there < self.room]
             self._known[there[there < self.room]] = True
         missing = ~self._known[index] & (index < self.room)

@@ -38,7 +38,7 @@ def check(
     batch = {
         "image": jax.ShapeDtypeStruct((config.train.batch_size, *side), np.uint8),
         "textures": jax.ShapeDtypeStruct((config.data.texture_count, *side), np.uint8),
-        **targets.abstract_parts,
+        **targets.abstract_parts(config.train.batch_size),
     }
     teacher = targets.variables
     states, batch = _leading(shape, state), _leading(shape[:1], batch)

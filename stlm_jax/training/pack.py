@@ -1,6 +1,6 @@
 """Groups of trainings that make their steps together: their data, their checkpoints, their ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from stlm_jax.data.cache import GIB, ImageCache
 from stlm_jax.data.loader import TrainLoader
 from stlm_jax.inference import calibration
 from stlm_jax.models.stlm import Stlm
+from stlm_jax.runtime.agreement import agreed, together
 from stlm_jax.runtime.progress import note
 from stlm_jax.training.divergence import NotFiniteError, record
 from stlm_jax.training.ensemble_step import PRODUCED
@@ -22,10 +23,14 @@ from stlm_jax.training.placement import Placement, stacked
 from stlm_jax.training.saving import save
 from stlm_jax.training.state import TrainState, category_key, create_train_state
 from stlm_jax.training.targets import Features, Targets
+from stlm_jax.weights.checkpoint import Checkpoints
 
 
 class Pack:
     """The groups, and which of their members go on.
+
+    Of several processes each has the data and the checkpoints of its own groups, and knows which
+    members of all go on.
 
     Attributes:
         groups: of the trainings.
@@ -61,11 +66,12 @@ class Pack:
         }
         self.ends = {member.total for member in self.members.values()}
         self.stopped: list[str] = []
-        self._prepare_folders(config)
-        self._features: list[Features] = []
-        self._loaders: list[TrainLoader] = []
+        self._own = placement.own(shape[0])
+        self._samples = config.train.batch_size // placement.processes
+        self._features: dict[int, Features] = {}
+        self._loaders: dict[int, TrainLoader] = {}
         self._open(config, targets)
-        self._batches: list[Any] = [None] * len(groups)
+        self._idle = self._idle_batch(config, targets)
         self.active: set[Place] = set()
         self._activate(set(self.members))
 
@@ -80,104 +86,123 @@ class Pack:
         """Steps of the longest."""
         return max(self.ends)
 
-    def _prepare_folders(self, config: ml_collections.ConfigDict) -> None:
-        for group in self.groups:
-            for member in group.members:
-                if member.restored is None:
-                    found = dataset.find_depth(config, member.category, group.records)
-                    depth.store(member.folder, found)
-                # The images are there, the weights are about to change.
-                calibration.forget(member.folder)
-
     def _open(self, config: ml_collections.ConfigDict, targets: Targets) -> None:
-        categories = {group.lead.category for group in self.groups}
+        own = [number for number in self._own if number < len(self.groups)]
+        categories = {self.groups[number].lead.category for number in own}
         shares = {
-            "data": config.data.cache_gib / len(categories),
-            "teacher": config.teacher.cache_gib / len(self.groups),
+            "data": config.data.cache_gib / max(len(categories), 1),
+            "teacher": config.teacher.cache_gib / max(len(own), 1),
         }
         images: dict[str, ImageCache] = {}
-        for group in self.groups:
+        for number in own:
+            group = self.groups[number]
             lead = group.lead
-            own = lead.run.config.copy_and_resolve_references()
-            own.teacher.cache_gib = shares["teacher"]
+            its_config = lead.run.config.copy_and_resolve_references()
+            its_config.teacher.cache_gib = shares["teacher"]
             if lead.category not in images:
-                resolved = depth.resolved(own, lead.folder)
+                resolved = depth.resolved(its_config, lead.folder)
                 images[lead.category] = _images(group, resolved, shares["data"])
-            features = targets.of_category(own, lead.category, images[lead.category])
-            loader = TrainLoader(
+            self._features[number] = targets.of_category(
+                its_config, lead.category, images[lead.category], self._samples
+            )
+            self._loaders[number] = TrainLoader(
                 images[lead.category],
                 config.train.batch_size,
-                own.seed,
-                companion=features.companion,
+                its_config.seed,
+                self._placement.processes,
+                self._features[number].companion,
+                self._placement.process,
             )
             if lead.restored is not None:
-                loader.set_state(lead.restored.data)
-                for member in group.members:
-                    note(f"{member.label}: going on from step {lead.done}")
-            self._features.append(features)
-            self._loaders.append(loader)
+                self._loaders[number].set_state(lead.restored.data)
+
+    def _idle_batch(self, config: ml_collections.ConfigDict, targets: Targets) -> dict[str, Any]:
+        """What a place without a group that goes on is given; nobody looks at it."""
+        side, samples = config.image_size, self._samples
+        shapes = {
+            "image": jax.ShapeDtypeStruct((samples, side, side, 3), np.uint8),
+            **targets.abstract_parts(samples),
+        }
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
     def first_states(self, model: Stlm) -> TrainState:
         """The members' states, leaves (G, M, …) on the devices; empty places repeat one."""
-        rows = []
-        for group in self.groups:
-            row = [_first_state(member, model) for member in group.members]
-            rows.append(stacked(row + [row[0]] * (self._shape[1] - len(row))))
-        states = stacked(rows + [rows[0]] * (self._shape[0] - len(rows)))
-        placed = self._placement.groups(states)
+        rows: list[Any] = []
+        for number in self._own:
+            if number >= len(self.groups):
+                rows.append(rows[0] if rows else self._first_row(self.groups[0], model, new=True))
+            else:
+                rows.append(self._first_row(self.groups[number], model))
+        placed = self._placement.groups(stacked(rows))
         # Copies: a donated buffer must belong to nobody else, and `device_put` may alias. With
         # the dtype given no leaf stays weakly typed, which would compile the step twice.
         return jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), placed)
 
+    def _first_row(self, group: Group, model: Stlm, new: bool = False) -> TrainState:
+        row = [_first_state(member, model, new) for member in group.members]
+        return stacked(row + [row[0]] * (self._shape[1] - len(row)))
+
     def draw(self, textures: jax.Array) -> tuple[dict[int, Any], dict[str, Any]]:
         """The next batch of every group that goes on: as drawn, and as the step takes all."""
         drawn = {}
-        for number in sorted({place[0] for place in self.active}):
+        batches = dict.fromkeys(self._own, self._idle)
+        for number in sorted({place[0] for place in self.active} & self._loaders.keys()):
             batch = next(self._loaders[number])
             drawn[number] = batch
-            self._batches[number] = {
-                "image": batch["image"],
-                **self._features[number].parts(batch),
-            }
-        known = next(batch for batch in self._batches if batch is not None)
-        batches = [known if batch is None else batch for batch in self._batches]
-        batches += [known] * (self._shape[0] - len(batches))
-        return drawn, {**self._placement.batch(stacked(batches)), "textures": textures}
+            batches[number] = {"image": batch["image"], **self._features[number].parts(batch)}
+        placed = self._placement.batch(stacked(list(batches.values())))
+        return drawn, {**placed, "textures": textures}
 
     def take(self, drawn: Mapping[int, Any], metrics: dict[str, Any]) -> None:
         """Takes what is no metric out of what a step gave."""
         produced = metrics.pop(PRODUCED, None)
         if produced is not None:
             for number, batch in drawn.items():
-                self._features[number].take(batch, _part(produced, number))
+                self._features[number].take(batch, self._placement.rows(produced, number))
 
     def save(self, step: int, states: TrainState) -> dict[Place, NotFiniteError]:
-        """Writes the checkpoints of those that go on, but of none whose weights are not finite."""
-        host = jax.device_get(states)
+        """Writes the checkpoints of those that go on, but of none whose weights are not finite.
+
+        A member's is written by one process; which failed is known to all.
+        """
+        parts = agreed(lambda: self._save(step, states) if self._placement.leads else {})
+        return {place: error for part in parts for place, error in part.items()}
+
+    def _save(self, step: int, states: TrainState) -> dict[Place, NotFiniteError]:
+        host = self._placement.host(states)
         failed = {}
         for place in sorted(self.active):
-            member = self.members[place]
-            state = jax.tree.map(lambda x, place=place: x[place], host)
-            assert member.checkpoints
+            group, number = place
+            if group not in self._own:
+                continue
+            at = group - self._own.start, number
+            state = jax.tree.map(lambda x, at=at: x[at], host)
+            checkpoints = self.members[place].checkpoints
+            assert checkpoints
             try:
-                save(member.checkpoints, step, state, self._loaders[place[0]])
+                save(checkpoints, step, state, self._loaders[group])
             except NotFiniteError as error:
                 failed[place] = error
         return failed
 
-    def check(self) -> None:
-        """Raises what the last save of a member failed of, if it has."""
-        for place in self.active:
-            checkpoints = self.members[place].checkpoints
-            assert checkpoints
-            checkpoints.check()
-
-    def wait(self, places: set[Place]) -> None:
-        """Returns when the last saves of members are on disk."""
+    def _open_ones(self, places: set[Place]) -> Iterator[Checkpoints]:
         for place in sorted(places):
             checkpoints = self.members[place].checkpoints
-            assert checkpoints
-            checkpoints.wait()
+            if checkpoints:  # else they are another process's
+                yield checkpoints
+
+    def failed(self) -> bool:
+        """Whether a last save has, here."""
+        return any(checkpoints.failed() for checkpoints in self._open_ones(self.active))
+
+    def wait(self, places: set[Place]) -> None:
+        """Returns when the last saves of members are on disk, or raises what kept them from it."""
+
+        def wait() -> None:
+            for checkpoints in self._open_ones(places):
+                checkpoints.wait()
+
+        together(wait)
 
     def finish(self, step: int, log: TrainingLog) -> None:
         """Ends the members whose last step it was."""
@@ -189,6 +214,8 @@ class Pack:
     def drop(self, failed: Mapping[Place, NotFiniteError], log: TrainingLog) -> None:
         """Stops members that diverged, while others go on; raises it where there is no other."""
         failed = {place: error for place, error in failed.items() if place in self.active}
+        if failed:
+            self.wait(set(failed))
         if failed and len(self.members) == 1:
             raise next(iter(failed.values()))
         for place, error in failed.items():
@@ -208,13 +235,33 @@ class Pack:
         mask = np.zeros(self._shape, bool)
         for place in places:
             mask[place] = True
-        self.mask = self._placement.groups(mask)
+        self.mask = self._placement.groups(mask[self._own.start : self._own.stop])
 
 
-def _first_state(member: Member, model: Stlm) -> TrainState:
-    """A member's first state, or the one to go on from; host arrays."""
+def prepare_folders(
+    config: ml_collections.ConfigDict, groups: Sequence[Group], placement: Placement, shape: Place
+) -> None:
+    """Has the members' folders say what their images are, and forget what no longer holds.
+
+    Args:
+        config: what all runs have in common.
+        groups: that are about to be trained.
+        placement: where.
+        shape: as `Pack` takes it.
+    """
+    for number in placement.own(shape[0]) if placement.leads else ():
+        for member in groups[number].members if number < len(groups) else ():
+            if member.done == 0:
+                found = dataset.find_depth(config, member.category, groups[number].records)
+                depth.store(member.folder, found)
+            # The images are there, the weights are about to change.
+            calibration.forget(member.folder)
+
+
+def _first_state(member: Member, model: Stlm, new: bool) -> TrainState:
+    """A member's first state, or the one to go on from unless it is to be `new`; host arrays."""
     restored = member.restored
-    if restored is not None:
+    if restored is not None and not new:
         return TrainState(**restored.student, **restored.training)
     config, category = member.run.config, member.category
     key = category_key(config.seed, category)
@@ -232,13 +279,3 @@ def _images(group: Group, config: ml_collections.ConfigDict, budget: float) -> I
             f"{len(images)} images, the others are decoded on the fly"
         )
     return images
-
-
-@jax.jit
-def _parts(tree: Any) -> list[Any]:
-    count = jax.tree.leaves(tree)[0].shape[0]
-    return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count)]
-
-
-def _part(tree: Any, number: int) -> Any:
-    return _parts(tree)[number]

@@ -32,6 +32,12 @@ class Previews:
     def __init__(self, config: ml_collections.ConfigDict, model: Stlm):
         """Previews every `config.log.images_every_steps` steps; never where that is 0."""
         self._every = config.log.images_every_steps
+        if self._every and jax.process_count() > 1:
+            note(
+                f"warning: config.log.images_every_steps={self._every}: previews are drawn by "
+                "trainings in one process only, there will be none"
+            )
+            self._every = 0
         self._preview = jit(make_preview_fn(model), static_argnums=2)
         self._compiled: set[tuple[int, int]] = set()
 

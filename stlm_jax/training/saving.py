@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from stlm_jax.data.loader import TrainLoader
+from stlm_jax.runtime.agreement import Vote
 from stlm_jax.training.divergence import NotFiniteError
 from stlm_jax.training.state import TrainState
 from stlm_jax.weights.checkpoint import Checkpoints
@@ -18,16 +19,18 @@ class SaveTimes:
     def __init__(self, config: ml_collections.ConfigDict):
         """Begins to count the time; `config` is the group `checkpoint`."""
         self._steps, self._seconds = config.every_steps, 60 * config.every_minutes
-        self._last = monotonic()
+        self._vote, self._last = Vote(), monotonic()
 
     def due(self, done: int) -> bool:
-        """Whether the state after `done` steps is to be saved."""
-        late = 0 < self._seconds <= monotonic() - self._last
+        """Whether the state after `done` steps is to be saved; the same in all processes."""
+        if not self._seconds:
+            return done % self._steps == 0
+        late = self._vote.any(monotonic() - self._last >= self._seconds)
         return done % self._steps == 0 or late
 
     def saved(self) -> None:
         """Counts the time from now on."""
-        self._last = monotonic()
+        self._vote, self._last = Vote(), monotonic()
 
 
 def save(checkpoints: Checkpoints, step: int, state: TrainState, loader: TrainLoader) -> None:

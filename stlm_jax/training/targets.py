@@ -48,27 +48,28 @@ class Targets:
         teacher: its module; None where none runs.
         variables: the module's, on the device.
         texture_seed: by which the bank of textures is drawn; None: by that of each run.
-        abstract_parts: shapes of what `Features.parts` gives.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh | None = None):
         """Loads the teacher of `config.teacher` onto the devices, or opens the store."""
         self.texture_seed: int | None = None
-        self.abstract_parts: dict[str, Any] = {}
         self._store: FeatureStore | None = None
-        self._levels: Any = None
+        self._config = config
         if config.teacher.store:
             self.teacher = self.variables = None
             self._store = FeatureStore.open(path_of(config.teacher.store))
             self.texture_seed = self._store.description["seed"]
         else:
             self.teacher, self.variables = load_teacher(config, mesh)
-        kept = self.teacher is not None and config.teacher.cache_gib > 0
-        if self._store or kept:
-            self._levels = feature_shapes(config, config.train.batch_size)
-            described = abstract_stored if self._store else abstract_part
-            name = "stored" if self._store else "cached"
-            self.abstract_parts = {name: described(self._levels)}
+        self._keeps = self.teacher is not None and config.teacher.cache_gib > 0
+
+    def abstract_parts(self, samples: int) -> dict[str, Any]:
+        """Shapes of what `Features.parts` gives for a batch of so many samples."""
+        if self._store:
+            return {"stored": abstract_stored(feature_shapes(self._config, samples))}
+        if self._keeps:
+            return {"cached": abstract_part(feature_shapes(self._config, samples))}
+        return {}
 
     def check(self, config: ml_collections.ConfigDict, textures: np.ndarray) -> None:
         """Refuses a store of another teacher, size or generator than the run's.
@@ -96,10 +97,19 @@ class Targets:
         config: ml_collections.ConfigDict,
         category: str,
         images: ImageCache,
+        samples: int,
     ) -> Features:
-        """Those of a category of the run with such training images."""
+        """Those of a category of the run.
+
+        Args:
+            config: of the run.
+            category: its name.
+            images: to train on.
+            samples: of a batch that this process has.
+        """
         if self._store:
             return Features(companion=StoredFeatures(config, category, images, self._store))
-        if self._levels:
-            return Features(cache=FeatureCache(config, category, len(images), self._levels))
+        if self._keeps:
+            levels = feature_shapes(config, samples)
+            return Features(cache=FeatureCache(config, category, len(images), levels))
         return Features()

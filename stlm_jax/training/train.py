@@ -1,6 +1,7 @@
 """Training of every category of every run: what is missing, in packs, one after the other."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import ml_collections
 
 from stlm_jax.config.rules import MOST
 from stlm_jax.data import dataset
+from stlm_jax.data.loader import shard
 from stlm_jax.data.records import Record
 from stlm_jax.models.build import build_stlm
+from stlm_jax.runtime.agreement import agreed, by_first, together
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.mesh import make_mesh
@@ -46,11 +49,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
         The names of trainings of an ensemble that diverged and were stopped, now or before; a run
         that is none ends with an error.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            f"training in {jax.process_count()} processes is not built yet, each would train a "
-            "student of its own: start one (evaluation may run in several)"
-        )
     runs = runs_of(config, workdir)
     folders = {workdir: config} | {run.workdir: run.config for run in runs}
 
@@ -58,19 +56,22 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
         for folder, its_config in folders.items():
             check_same_run(folder, its_config)
 
-    check_all()
-    dataset.prepare(config)
-    checked = dataset.check(config, known=workdir / DATA_CHECK)
-    splits = {name: dataset.split_of(config, name, "train") for name in config.data.categories}
+    by_first(check_all)
+    by_first(lambda: dataset.prepare(config))
+    checked = by_first(lambda: dataset.check(config, known=workdir / DATA_CHECK))
+    names = config.data.categories
+    splits = together(lambda: {name: dataset.split_of(config, name, "train") for name in names})
     totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
 
     def settle() -> None:
         for folder, its_config in folders.items():
             write_run(folder, its_config, command)
+            assert checked
             checked.store(folder / DATA_CHECK)
 
-    with only_here(workdir / LOCK):
-        check_all()  # of a training that has ended since
+    with contextlib.ExitStack() as stack:
+        by_first(lambda: stack.enter_context(only_here(workdir / LOCK)))
+        by_first(check_all)  # of a training that has ended since
         return _train_all(config, runs, splits, totals, settle)
 
 
@@ -93,15 +94,15 @@ def _train_all(
     stopped: list[str] = []
     # The categories of a run alone one after the other, so that what is wrong with one is told
     # when its turn comes.
-    together = len(runs) > 1 or size > 1
-    for part in [members] if together else [[member] for member in members]:
-        waiting = [member for member in part if not _finished(member, template)]
+    at_once = len(runs) > 1 or size > 1
+    for part in [members] if at_once else [[member] for member in members]:
+        waiting = _unfinished(part, template)
         _align(waiting)
         packs = packs_of(groups_of(waiting, lambda member: splits[member.category]), size)
         if packs and trainer is None:
-            trainer = _trainer(config, template, placement, packs)
+            trainer = together(functools.partial(_trainer, config, template, placement, packs))
         if not settled:  # now that nothing is missing, no sooner
-            settle()
+            by_first(settle)
             settled = True
         for member in part:
             if member not in waiting:
@@ -115,16 +116,27 @@ def _train_all(
 def _fit(trainer: Trainer, pack: list[Group], template: TrainState) -> list[str]:
     """Trains a pack from its members' checkpoints, which are open meanwhile."""
     members = [member for group in pack for member in group.members]
+    placement = trainer.placement
+    own = [
+        member
+        for number in placement.own(trainer.shape[0])
+        for member in (pack[number].members if number < len(pack) else ())
+    ]
     with contextlib.ExitStack() as opened:
-        for member in members:
-            member.checkpoints = opened.enter_context(_checkpoints(member))
-            if member.done:
-                member.restored = member.checkpoints.restore(
-                    template.student(),
-                    template.training(),
-                    discard_damaged=True,
-                    at_most=member.done,
-                )
+
+        def restore() -> None:
+            for member in own:
+                member.checkpoints = _checkpoints(member, read_only=not placement.leads)
+                opened.enter_context(member.checkpoints)
+                if member.done:
+                    member.restored = member.checkpoints.restore(
+                        template.student(),
+                        template.training(),
+                        discard_damaged=placement.leads,
+                        at_most=member.done,
+                    )
+
+        together(restore)
         try:
             return trainer.fit(pack)
         except NotFiniteError as error:
@@ -134,7 +146,7 @@ def _fit(trainer: Trainer, pack: list[Group], template: TrainState) -> list[str]
             ) from error
         finally:
             for member in members:  # room for the next pack's
-                member.restored = None
+                member.restored = member.checkpoints = None
 
 
 def _placement(config: ml_collections.ConfigDict, groups: int) -> tuple[Placement, int]:
@@ -143,7 +155,8 @@ def _placement(config: ml_collections.ConfigDict, groups: int) -> tuple[Placemen
     data = sides.data
     count = len(jax.devices())
     member = sides.member
-    if member == -1 and data != -1:  # no more devices than there is work for
+    # No more devices than there is work for; of several processes each has its own at work.
+    if member == -1 and data != -1 and jax.process_count() == 1:
         member = max(1, min(count // data, groups))
     mesh = make_mesh(member, data)
     placement = Placement(mesh if mesh.size > 1 else None)
@@ -167,25 +180,43 @@ def _trainer(
     return Trainer(config, template, placement, shape)
 
 
-def _checkpoints(member: Member) -> Checkpoints:
-    return Checkpoints(member.folder / CHECKPOINTS, member.run.config.checkpoint.keep)
+def _checkpoints(member: Member, read_only: bool = False) -> Checkpoints:
+    folder, keep = member.folder / CHECKPOINTS, member.run.config.checkpoint.keep
+    return Checkpoints(folder, keep, read_only)
 
 
-def _finished(member: Member, template: TrainState) -> bool:
-    """Whether a member is, by its newest checkpoint that is whole; one that diverged is."""
+def _unfinished(members: Sequence[Member], template: TrainState) -> list[Member]:
+    """Those that are not finished, by their newest checkpoints that are whole, nor diverged.
+
+    Of several processes each reads some.
+    """
+    numbers = range(len(members))
+    own = shard(numbers, jax.process_index(), jax.process_count())
+    found = agreed(lambda: {number: _progress(members[number], template) for number in own})
+    known = {number: progress for part in found for number, progress in part.items()}
+    waiting = []
+    for number in numbers:
+        members[number].done, over = known[number]
+        if not over:
+            waiting.append(members[number])
+    return waiting
+
+
+def _progress(member: Member, template: TrainState) -> tuple[int, bool]:
+    """The step that a member has reached, and whether there is nothing left to do."""
     if diverged(member):
-        return True
+        return 0, True
     with _checkpoints(member) as checkpoints:
         restored = checkpoints.restore(
             template.student(), template.training(), discard_damaged=True
         )
-    member.done = restored.step if restored else 0
-    if member.done > member.total:
+    done = restored.step if restored else 0
+    if done > member.total:
         raise UserError(
-            f"{member.folder / CHECKPOINTS}: trained for {member.done} steps, more than the "
+            f"{member.folder / CHECKPOINTS}: trained for {done} steps, more than the "
             f"{member.total} asked for; raise config.train.steps or use another --workdir"
         )
-    return member.done == member.total
+    return done, done == member.total
 
 
 def _say_finished(member: Member) -> list[str]:
@@ -207,10 +238,14 @@ def _align(members: Sequence[Member]) -> None:
         sharing.setdefault(member.samples_key(), []).append(member)
     for group in sharing.values():
         if len({member.done for member in group}) > 1:
-            saved = [set(saved_steps(member.folder)) for member in group]
-            common = set.intersection(*saved)
+            # What the first process sees: another's file system may lag behind.
+            common = agreed(functools.partial(_common_steps, group))[0]
             for member in group:
                 member.done = max(common, default=member.done)
+
+
+def _common_steps(members: Sequence[Member]) -> set[int]:
+    return set.intersection(*(set(saved_steps(member.folder)) for member in members))
 
 
 def total_steps(config: ml_collections.ConfigDict, category: str, images: int) -> int:

@@ -12,7 +12,9 @@ import numpy as np
 from stlm_jax.data import dataset
 from stlm_jax.data.textures import read_texture_bank
 from stlm_jax.models.build import build_stlm
+from stlm_jax.runtime.agreement import Vote, agreed, together
 from stlm_jax.runtime.compilation import compile_apart, jit
+from stlm_jax.runtime.convolutions import order_convolutions
 from stlm_jax.runtime.interrupt import Interrupted, StopRequest
 from stlm_jax.runtime.profiler import Profiler
 from stlm_jax.runtime.progress import note
@@ -21,7 +23,7 @@ from stlm_jax.training.ensemble_step import ensemble_step, of_one
 from stlm_jax.training.log import Place, TrainingLog
 from stlm_jax.training.members import Group
 from stlm_jax.training.optimizer import make_optimizer
-from stlm_jax.training.pack import Pack
+from stlm_jax.training.pack import Pack, prepare_folders
 from stlm_jax.training.placement import Placement, stacked
 from stlm_jax.training.previews import Previews
 from stlm_jax.training.saving import SaveTimes
@@ -64,7 +66,7 @@ class Trainer:
         self._textures: tuple[list[int], Any] = [], None  # and the seeds they are of
         self.targets.check(config, self._bank(self._texture_seed(config)))
         self.previews = Previews(config, self.model)
-        self._parameters_shown = False
+        note(parameter_table(template.params))
 
     def fit(self, groups: Sequence[Group]) -> list[str]:
         """Trains groups, all at the same step, each to its end.
@@ -74,13 +76,13 @@ class Trainer:
             NotFiniteError instead.
         """
         config = self.config
-        pack = Pack(config, groups, self.shape, self.placement, self.targets)
+        together(lambda: prepare_folders(config, groups, self.placement, self.shape))
+        pack = together(lambda: Pack(config, groups, self.shape, self.placement, self.targets))
         states, done = pack.first_states(self.model), groups[0].lead.done
         textures, variables = self._textures_of(groups), self.targets.variables
-        if not self._parameters_shown:
-            note(parameter_table(jax.tree.map(lambda x: x[0, 0], states.params)))
-            self._parameters_shown = True
-        start, times, lead = done, SaveTimes(config.checkpoint), groups[0].lead
+        for member in pack.members.values() if done else ():
+            note(f"{member.label}: going on from step {done}")
+        start, times, lead, vote = done, SaveTimes(config.checkpoint), groups[0].lead, Vote()
         with (
             TrainingLog(pack.members, start) as log,
             StopRequest() as stop,
@@ -91,8 +93,9 @@ class Trainer:
                 # At the top of a pass the states have seen `done` batches and the loaders have
                 # given `done`; only here may both be saved. A batch drawn before the save would be
                 # lost on resuming, as the loader's position would be past it.
-                stopping = stop.requested
-                pack.check()
+                stopping = vote.any(stop.requested or pack.failed())
+                if stopping:
+                    pack.wait(pack.active)  # raises what has failed
                 if done > start and (times.due(done) or done in pack.ends or stopping):
                     pack.drop(log.check(done, pack.active), log)
                     with log.pause(done):
@@ -133,13 +136,19 @@ class Trainer:
         self, pack: Pack, done: int, arguments: tuple[Any, ...], stop: StopRequest
     ) -> None:
         """Compiles the step, if it is not; a signal ends that."""
-        try:
-            compile_apart(self.step, *arguments, stop=lambda: stop.requested)
-        except Interrupted:
+
+        def stopped() -> bool:
+            try:
+                compile_apart(self.step, *arguments, stop=lambda: stop.requested)
+            except Interrupted:
+                return True
+            return False
+
+        if any(agreed(stopped)):
             raise Interrupted(
                 f"{pack.label}: stopped at step {done} while compiling, nothing is lost; run the "
                 "same command again to go on from there"
-            ) from None
+            )
 
     def _preview(
         self,
@@ -165,6 +174,8 @@ class Trainer:
         """
         seeds = [self._texture_seed(group.lead.run.config) for group in groups]
         seeds += seeds[:1] * (self.shape[0] - len(seeds))
+        own = self.placement.own(self.shape[0])
+        seeds = seeds[own.start : own.stop]
         if self._textures[0] != seeds:
             self._textures = [], None  # room for the others
             banks = stacked([self._bank(seed) for seed in seeds])
@@ -191,6 +202,8 @@ def bound_step(step, model, teacher, optimizer, accumulate, mesh, shape, inner):
     """A step of packs of so many groups and members, its first arguments bound."""
     settings = ml_collections.ConfigDict(dict(optimizer))
     bound = model, teacher, make_optimizer(settings)
+    if shape != (1, 1) or mesh is not None or accumulate > 1:  # gradients in loops or branches
+        order_convolutions()
     if shape == (1, 1) and mesh is None:
         return functools.partial(of_one, functools.partial(step, *bound, accumulate=accumulate))
     placement = Placement(mesh)

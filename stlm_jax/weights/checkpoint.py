@@ -13,7 +13,6 @@ notice, is found.
 
 import concurrent.futures
 import copy
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,12 @@ from stlm_jax.weights.leaves import (
     nested,
     rebuild,
 )
+from stlm_jax.weights.orbax_here import be_alone, silence
 from stlm_jax.weights.shapes import require_finite
 
 _FORMAT = 2  # 1, of the last release: one item `state` for all, whose `hyper` was flat
 _STUDENT, _TRAINING, _STATE, _META = "student", "training", "state", "meta"
+silence()  # for good: saves log in their threads
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Checkpoints:
     A save is complete or absent: Orbax writes to a temporary folder and renames it, or in a bucket
     marks it last, so a process killed at any moment leaves the previous checkpoint as it was. A
     save is written by a thread of this object's own, one at a time; whatever asks for the
-    checkpoints on disk waits for it.
+    checkpoints on disk waits for it. Of several processes one opens a folder for writing, and
+    waits for no other.
     """
 
     def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False):
@@ -83,6 +85,7 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
+        be_alone()
         self._manager = ocp.CheckpointManager(os.fspath(self.directory), options=options)
         # A reader must not remove what a training is writing; in a bucket there may be no folder.
         if not read_only and self.directory.is_dir():
@@ -146,6 +149,11 @@ class Checkpoints:
         """Raises what the last save failed of, if it has; waits for nothing."""
         if self._writing and self._writing.done():
             self.wait()
+
+    def failed(self) -> bool:
+        """Whether the last save has, which `check` raises; waits for nothing."""
+        writing = self._writing
+        return writing is not None and writing.done() and writing.exception() is not None
 
     def wait(self) -> None:
         """Returns when the last save is on disk, or raises what kept it from there."""
@@ -273,17 +281,6 @@ class Checkpoints:
             if error is None:
                 raise
             note(str(failure))  # what ended the run is for the last line
-
-
-class _NotOrbax(logging.Filter):
-    """Silences Orbax's log, which prints whole tracebacks of errors that are handled here."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.pathname.startswith(_ORBAX)
-
-
-_ORBAX = str(Path(ocp.__file__).parent)
-logging.getLogger("absl").addFilter(_NotOrbax())  # for good: saves log in their threads
 
 
 def _last_good(steps: list[int]) -> str:

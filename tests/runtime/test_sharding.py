@@ -94,25 +94,3 @@ def test_which_rows_a_process_reads(owners, shares):
     shape = dict(zip(names, devices.shape, strict=True))
     mesh = types.SimpleNamespace(devices=devices, axis_names=names, shape=shape)
     assert [share_of_rows(mesh, process) for process in range(len(shares))] == shares
-
-
-PUT = """
-import jax, numpy as np
-from jax.sharding import AxisType
-from stlm_jax.runtime.sharding import BatchRows, own_rows
-
-mesh = jax.make_mesh((1, 4), ("member", "data"), axis_types=(AxisType.Auto,) * 2)
-rows = {"x": np.arange(24.0).reshape(8, 3), "known": np.arange(8) > 3}
-for placement in (BatchRows(mesh), BatchRows()):
-    with jax.transfer_guard("disallow"):  # as in the loop
-        put, whole = placement.rows(rows), placement.whole(np.bool_(True))
-    for name, array in put.items():
-        assert np.array_equal(own_rows(array), rows[name])
-        held = [shard.data.shape[0] for shard in array.addressable_shards]
-        assert held == ([2] * 4 if placement.mesh else [8])
-    assert whole and len(whole.addressable_shards) == (4 if placement.mesh else 1)
-"""
-
-
-def test_rows_are_put_in_their_order():
-    run_on_four_devices(PUT)

@@ -31,7 +31,12 @@ from stlm_jax.models import prompt_encoder, resize  # noqa: E402
 from stlm_jax.models.build import build_sam, build_stlm  # noqa: E402
 from stlm_jax.models.initialization import random_variables  # noqa: E402
 from stlm_jax.runtime.hosts import join, parse_hosts  # noqa: E402
-from stlm_jax.runtime.sharding import BatchRows, put_whole, weight_shardings  # noqa: E402
+from stlm_jax.runtime.sharding import (  # noqa: E402
+    put_rows,
+    put_whole,
+    share_of_rows,
+    weight_shardings,
+)
 from stlm_jax.training.optimizer import make_optimizer  # noqa: E402
 from stlm_jax.training.state import create_train_state  # noqa: E402
 from stlm_jax.training.step import train_step  # noqa: E402
@@ -48,6 +53,20 @@ def wide(tree):
     return jax.tree.map(
         lambda x: np.asarray(x, np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
+
+
+class OnMesh:
+    """Puts what a process has of a batch, and what all devices have in full."""
+
+    def __init__(self, mesh):
+        self._mesh = mesh
+        self.processes, self.process = share_of_rows(mesh, jax.process_index())
+
+    def rows(self, tree):
+        return put_rows(tree, self._mesh, "data")
+
+    def whole(self, tree):
+        return put_whole(tree, NamedSharding(self._mesh, PartitionSpec()))
 
 
 def settings():
@@ -132,7 +151,7 @@ def take(run: str):
         axis_types=(AxisType.Auto,) * 2,
     )
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    placement = BatchRows(mesh)
+    placement = OnMesh(mesh)
     model, teacher, variables = build_stlm(config, shares), None, None
     held = 0
     if kind != "stored":

@@ -17,6 +17,7 @@ from miniature import stand_in_step, write_set
 from stlm_jax.main import main
 from stlm_jax.models.build import build_stlm
 from stlm_jax.settings import parse
+from stlm_jax.training.ensemble_step import placed
 from stlm_jax.training.state import abstract_train_state
 from stlm_jax.weights.checkpoint import Checkpoints
 
@@ -77,7 +78,9 @@ def test_a_member_that_stopped_changes_neither_itself_nor_others(distances, kind
 # --- the command ---
 
 
-def stand_in_ensemble(model, teacher, optimizer, states, active, variables, batch, **_):
+def stand_in_ensemble(
+    model, teacher, optimizer, states, active, variables, batch, *, mesh=None, **_
+):
     """`stand_in_step` of every active member; one whose learning rate is 9 diverges in step 3."""
 
     def member(state, is_active, batch):
@@ -90,7 +93,8 @@ def stand_in_ensemble(model, teacher, optimizer, states, active, variables, batc
     def group(states, active, batch):
         return jax.vmap(member, (0, 0, None))(states, active, batch)
 
-    return jax.vmap(group)(states, active, batch)
+    results = jax.vmap(group)(states, active, batch)
+    return results if mesh is None else placed(mesh, *results)
 
 
 def stand_in(patch):

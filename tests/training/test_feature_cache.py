@@ -11,11 +11,17 @@ from stlm_jax.config import default
 from stlm_jax.models.build import build_sam
 from stlm_jax.models.initialization import random_variables
 from stlm_jax.training.feature_cache import FeatureCache, abstract_part, rotates
+from stlm_jax.training.placement import Rows
 from stlm_jax.training.teacher import live_targets
 
 COUNT, SIZE = 2, 64
 LEVELS = tuple(jax.ShapeDtypeStruct((COUNT, 4, 4, 32), jnp.float32) for _ in range(2))
 IMAGE = 2 * 4 * 4 * 32 * 2 / 2**30  # GiB of an image's features
+
+
+def rows(produced):
+    """What a step has produced for a group's samples, as the loop gives it, on one device."""
+    return tuple(Rows([level[None]]) for level in produced)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +53,8 @@ def test_kept_features_are_those_of_the_step_that_made_them(config, teacher, ima
     index = np.array([4, 1])
     first, facts = targets(variables, *images, cache.of(index))
     assert float(facts["teacher_passes"]) == 1.5
-    cache.take(index, facts["produced"])
-    cache.take(np.array([0, 2]), facts["produced"])  # the step after, of other images
+    cache.take(index, rows(facts["produced"]))
+    cache.take(np.array([0, 2]), rows(facts["produced"]))  # the step after, of other images
     known = cache.of(index)
     assert known["known"].all() and not cache.of(np.array([3, 0]))["known"].any()
     again, facts = targets(variables, *images, known)
@@ -79,7 +85,7 @@ def test_where_images_turn_nothing_is_kept_or_rounded(config, teacher, images):
     exact, _ = targets(variables, *images)
     for _ in range(3):
         found, facts = targets(variables, *images, cache.of(np.array([4, 1])))
-        cache.take(np.array([4, 1]), facts["produced"])
+        cache.take(np.array([4, 1]), rows(facts["produced"]))
         assert float(facts["teacher_passes"]) == 1.5
         for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -93,7 +99,7 @@ def test_the_budget_counts_bytes(config, budget, room):
     assert cache.room == room
     produced = tuple(jnp.ones(x.shape, jnp.bfloat16) for x in LEVELS)
     for index in ([0, 1], [2, 3], [4, 0], [1, 2]):
-        cache.take(np.array(index), produced)
+        cache.take(np.array(index), rows(produced))
     known = [bool(cache.of(np.array([i, i]))["known"].any()) for i in range(5)]
     assert known == [i < room for i in range(5)]
 
@@ -102,8 +108,8 @@ def test_what_a_batch_gets_has_the_shapes_that_were_announced(config):
     cache = FeatureCache(config, "disc", 5, LEVELS)
     produced = tuple(jnp.full(x.shape, 3.0, jnp.bfloat16) for x in LEVELS)
     nothing = cache.of(np.array([0, 1]))
-    cache.take(np.array([0, 1]), produced)
-    cache.take(np.array([0, 1]), produced)
+    cache.take(np.array([0, 1]), rows(produced))
+    cache.take(np.array([0, 1]), rows(produced))
     something = cache.of(np.array([2, 1]))
     assert something["known"].tolist() == [False, True]
     assert float(something["levels"][1][1].min()) == 3.0
