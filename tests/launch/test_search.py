@@ -128,7 +128,7 @@ def test_nothing_of_a_machine_with_a_tpu_leaks():
     around = {"TPU_NAME": "local", "TPU_WORKER_ID": "3", "JAX_PLATFORMS": "tpu", "PATH": "/bin",
               "LIBTPU_INIT_ARGS": "--x", "MEGASCALE_NUM_SLICES": "2", "JAX_PLATFORM_NAME": "gpu",
               "TPU_LIBRARY_PATH": "/lib/libtpu.so"}  # fmt: skip
-    made = environment(parse_topology("v5e:4x4"), 1, around)
+    made = environment(parse_topology("v5e:4x4"), around)
     assert made == {
         "PATH": "/bin",
         "JAX_PLATFORMS": "cpu",
@@ -140,6 +140,6 @@ def test_nothing_of_a_machine_with_a_tpu_leaks():
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "LIBTPU_INIT_ARGS": libtpu.arguments(),
     }
-    made = environment(parse_topology("cpu"), 4, around)
+    made = environment(parse_topology("cpu:4"), around)
     assert made["JAX_PLATFORMS"] == "cpu" and made["XLA_FLAGS"].endswith("device_count=4")
-    assert "JAX_PLATFORMS" not in environment(parse_topology("gpu:h100x8"), 1, around)
+    assert "JAX_PLATFORMS" not in environment(parse_topology("gpu:h100x8"), around)
