@@ -85,8 +85,8 @@ def parse(argv: Sequence[str]) -> Options | None:
     assert read is not None
     config = read.config
     data = _data(given, config, topology)
-    if topology.platform == "cpu" and topology.chips == 1:
-        topology = parse_topology(f"cpu:{data}" if data > 1 else "cpu")
+    if topology.platform == "cpu" and topology.chips == 1 < data:
+        topology = parse_topology(f"cpu:{data}")
     asked: dict[str, Any] = {}
     if given.data:
         if topology.chips % data:
