@@ -9,7 +9,8 @@ from jax.extend import core
 def flops(program: core.Jaxpr, turns: float = 1.0) -> float:
     """Operations of the products of matrices and the convolutions of a traced program.
 
-    A product and the sum that takes it are two. Of branches the dearest counts.
+    A product and the sum that takes it are two. Of branches the dearest counts. What is written
+    for one device counts on each.
 
     Args:
         program: traced.
@@ -25,9 +26,16 @@ def flops(program: core.Jaxpr, turns: float = 1.0) -> float:
         elif name == "cond":
             total += max(flops(branch.jaxpr, turns) for branch in parameters["branches"])
         else:
-            times = {"scan": parameters.get("length", 1), "while": turns}.get(name, 1)
+            times = _times(name, parameters, turns)
             total += times * sum(flops(body, turns) for body in _bodies(parameters))
     return total
+
+
+def _times(name: str, parameters: dict[str, Any], turns: float) -> float:
+    """How often the programs among an equation's parameters run."""
+    if name == "shard_map":
+        return math.prod(parameters["mesh"].shape[axis] for axis in parameters["newly_manual_axes"])
+    return {"scan": parameters.get("length", 1), "while": turns}.get(name, 1)
 
 
 def _dot(equation: Any) -> float:

@@ -35,6 +35,8 @@ def changes(config: ml_collections.ConfigDict, data: int) -> Iterator[Change]:
         yield Change({"dtype": "bfloat16"}, PROGRAMS)
     if known["remat"] != "blocks":
         yield Change({"remat": "blocks"}, _TRAINING)
+    if known["ensemble.groups"] > 1:
+        yield Change({"ensemble.groups": 1}, _TRAINING)
     each = known["train.batch_size"] // data
     for parts in range(known["train.accumulate"] + 1, each + 1):
         if each % parts == 0:

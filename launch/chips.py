@@ -55,7 +55,7 @@ CHIPS = {
 }
 _TYPES = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1)}
 _SIDES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
-EXAMPLES = "v5e:4x4, v6e:2x2, v5p:2x2x1, v4:2x2x1, gpu:h100x8, cpu"
+EXAMPLES = "v5e:4x4, v6e:2x2, v5p:2x2x1, v4:2x2x1, gpu:h100x8, cpu, cpu:8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +108,11 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """What a name such as `v5e:4x4`, `gpu:h100x8` or `cpu` means."""
+    """What a name such as `v5e:4x4`, `gpu:h100x8`, `cpu` or `cpu:8` means."""
     text = name.strip().lower()
-    if text == "cpu":
-        return Topology(name, "cpu", "cpu", (1,))
+    simulated = re.fullmatch(r"cpu(?::([1-9]\d{0,2}))?", text)
+    if simulated:
+        return Topology(name, "cpu", "cpu", (int(simulated[1] or 1),))
     gpu = re.fullmatch(r"gpu:([a-z]+\d+)x([1-9]\d{0,4})", text)
     if gpu and gpu[1] in CHIPS:
         return Topology(name, "gpu", gpu[1], (int(gpu[2]),))

@@ -60,13 +60,13 @@ def check_compiler(topology: Topology) -> None:
             )
 
 
-def environment(topology: Topology, data: int, around: Mapping[str, str]) -> dict[str, str]:
+def environment(topology: Topology, around: Mapping[str, str]) -> dict[str, str]:
     """The variables that the process has of those `around`, and what its topology wants."""
     kept = {k: v for k, v in around.items() if k in _KEPT or not _FOREIGN.match(k)}
     if topology.platform != "gpu":
         kept["JAX_PLATFORMS"] = "cpu"  # a TPU's programs are compiled, and none is looked for
-    if topology.platform == "cpu" and data > 1:
-        flag = f"--xla_force_host_platform_device_count={data}"
+    if topology.platform == "cpu" and topology.chips > 1:
+        flag = f"--xla_force_host_platform_device_count={topology.chips}"
         kept["XLA_FLAGS"] = f"{kept.get('XLA_FLAGS', '')} {flag}".strip()
     return {**kept, **topology.environment()}
 
@@ -82,7 +82,7 @@ def compile_programs(request: dict[str, Any], topology: Topology, deadline: floa
         topology: what for.
         deadline: of `time.monotonic`, when the compiler is stopped.
     """
-    variables = environment(topology, request["data"], os.environ)
+    variables = environment(topology, os.environ)
     found = Answer({}, {}, "", None, 0, "")
     for name in request["programs"]:
         with _Worker({**request, "program": name}, variables) as worker:

@@ -17,6 +17,7 @@ class Measured:
         name: one of `PROGRAMS`.
         batch: images in a call, on all of its devices.
         devices: that share a call.
+        trainings: that make a step in a call; 0: it is none of training.
         held: bytes of what it is given, by what that is: `parameters`, `optimiser`, `teacher`,
             `inputs`.
         temporaries: bytes that it needs while it runs; nan where it was not compiled.
@@ -35,6 +36,7 @@ class Measured:
     batch: int
     devices: int
     held: dict[str, float]
+    trainings: int = 0
     temporaries: float = math.nan
     other: float = math.nan
     peak: float = math.nan

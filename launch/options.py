@@ -11,6 +11,7 @@ import ml_collections
 from launch.chips import EXAMPLES, Topology, parse_topology
 from launch.measured import PROGRAMS
 from stlm_jax import settings
+from stlm_jax.config import flatten
 from stlm_jax.runtime.errors import UserError
 
 USAGE = f"""\
@@ -22,9 +23,11 @@ status is 0 where all fit, 1 where they do not, or not in time, and 2 for a wron
 
   --config=FILE           a Python file with get_config(), such as configs/mvtec.py
   --topology=NAME         such as {EXAMPLES};
-                          a GPU and the CPU by the compiler of this machine
+                          a GPU and the CPU by the compiler of this machine; cpu:8 simulates
+                          eight devices
   --batch_per_device=N    images of a training step on a device; default: config.train.batch_size
-  --data=N                devices that share a batch; default 1, a category to each device
+  --data=N                devices that share N times the batch; default: config.mesh.data share
+                          config.train.batch_size
   --programs=A,B          of train, train_from_store, teacher_store, evaluation; default: all
   --images=N              good images of each category, where they can be counted nowhere
   --price=P               of a device for an hour, in any currency
@@ -52,7 +55,7 @@ class Options:
     price: float | None
     memory_gib: float | None
     max_minutes: float
-    batch_changed: bool
+    changed: dict[str, Any]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,13 +84,19 @@ def parse(argv: Sequence[str]) -> Options | None:
     read = settings.parse([argv[0], f"--config={given.config}", *rest])
     assert read is not None
     config = read.config
-    data = _whole(given, "data", 1)
-    if topology.platform != "cpu" and topology.chips % data:
-        raise UserError(f"--data={data}: must divide the {topology.chips} devices")
-    per_device = _whole(given, "batch_per_device", config.train.batch_size)
-    batch = per_device * data
-    changed = batch != config.train.batch_size
-    config.train.batch_size = batch
+    data = _data(given, config, topology)
+    if topology.platform == "cpu" and topology.chips == 1 < data:
+        topology = parse_topology(f"cpu:{data}")
+    asked: dict[str, Any] = {}
+    if given.data:
+        if topology.chips % data:
+            raise UserError(f"--data={data}: must divide the {topology.chips} devices")
+        asked["mesh.data"] = data
+    if given.data or given.batch_per_device:
+        each = _whole(given, "batch_per_device", config.train.batch_size)
+        asked["train.batch_size"] = each * data
+    changed = {k: v for k, v in asked.items() if v != flatten(config)[k]}
+    config.update_from_flattened_dict(changed)
     return Options(
         config=config,
         file=given.config,
@@ -98,8 +107,15 @@ def parse(argv: Sequence[str]) -> Options | None:
         price=_number(given, "price", None),
         memory_gib=_number(given, "memory_gib", None),
         max_minutes=_number(given, "max_minutes", 60.0) or 60.0,
-        batch_changed=changed,
+        changed=changed,
     )
+
+
+def _data(given: argparse.Namespace, config: ml_collections.ConfigDict, topology: Topology) -> int:
+    """Devices that share a batch."""
+    sides = config.mesh
+    left = topology.chips // max(1, sides.member) if sides.data == -1 else sides.data
+    return int(_whole(given, "data", max(1, left)))
 
 
 def _programs(text: str | None) -> tuple[str, ...]:

@@ -116,12 +116,11 @@ def _print(options: Options, search: Search) -> None:
     assert answer is not None
     values = flatten(search.config())
     programs = [search.measured[name] for name in PROGRAMS if name in search.measured]
-    chips = options.data if topology.platform == "cpu" else topology.chips
     plan = Plan(
         programs=programs,
         work=answer.work,
         chip=topology.chip,
-        chips=chips,
+        chips=topology.chips,
         limit=answer.limit,
         dtype=values["dtype"],
         precision=values.get("precision", "default"),
@@ -145,22 +144,9 @@ def _print(options: Options, search: Search) -> None:
 def _heading(options: Options, search: Search, values: dict[str, Any]) -> list[str]:
     answer, topology = search.answer, options.topology
     assert answer is not None
-    groups = 1 if topology.platform == "cpu" else topology.chips // options.data
-    categories = len(answer.work.get("steps", ()))
-    batch = values["train.batch_size"]
     lines = [f"{options.file} on {topology.name} ({answer.device}), {values['dtype']}"]
-    if options.data == 1:
-        lines.append(
-            f"each device trains categories of its own, {batch} images a step: {categories} "
-            f"categor{'y' if categories == 1 else 'ies'}, {groups} device{'s' * (groups > 1)}; "
-            "programs are compiled for one device"
-        )
-    else:
-        lines.append(
-            f"{groups} group{'s' * (groups > 1)} of {options.data} devices train categories of "
-            f"their own, {batch} images a step, {batch // options.data} a device; training does "
-            "not split a batch yet, this is what it would take"
-        )
+    if answer.work:
+        lines.append(_trainings(answer.work, topology.chips, values["train.batch_size"]))
     source = answer.work.get("source", "")
     trained = [n for n in answer.work.get("images", {}).values() if n is not None]
     lines.append(
@@ -172,13 +158,34 @@ def _heading(options: Options, search: Search, values: dict[str, Any]) -> list[s
     return lines
 
 
+def _trainings(work: dict[str, Any], chips: int, batch: int) -> str:
+    """What is trained by which devices."""
+    packs, (rows, data), runs = work["packs"], work["sides"], work["runs"]
+    largest, used = max(map(len, packs)), rows * data
+    what = f"{_count(len(work['steps']), 'category', 'categories')}"
+    if runs > 1:
+        what = f"{_count(runs, 'run')} of {what}"
+    where = f"{used} of {_count(chips, 'device')}"
+    if used == chips:
+        where = _count(chips, "device")
+    if largest == 1 and runs == 1:
+        how = f"one after the other on {where}" if len(packs) > 1 else f"on {where}"
+    else:
+        how = f"up to {_count(largest, 'group')} of trainings in one program on {where}"
+        how += f", {_count(len(packs), 'such pack')}" if len(packs) > 1 else ""
+    shared = f", {batch // data} on each of {data} devices" if data > 1 else ""
+    return f"trains {what}, {how}; {_count(batch, 'image')} a step{shared}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def _verdict(options: Options, search: Search) -> list[str]:
     answer = search.answer
     assert answer is not None
     limit = answer.limit or math.nan
-    pasting = dict(search.overrides)
-    if options.batch_changed:
-        pasting = {"train.batch_size": options.config.train.batch_size, **pasting}
+    pasting = options.changed | search.overrides
     if search.fits:
         if not search.overrides:
             return [f"fits with {pasted(pasting)}" if pasting else "fits as it is"]

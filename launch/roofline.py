@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from launch.hlo import Traffic
 
@@ -42,6 +42,25 @@ def bound(
         return math.nan, ""
     side = max(sides, key=lambda name: sides[name])
     return sides[side], side
+
+
+def of_packs(packs: Sequence[Sequence[float]], each: int) -> tuple[float, float, float]:
+    """Calls of a program of packs of groups: how many, what they last, and what devices work.
+
+    A device that trains some groups one after the other takes less for a call once one has ended.
+
+    Args:
+        packs: of groups, one after the other: the steps of each group, the longest first, as they
+            lie on the devices.
+        each: groups that a device trains.
+
+    Returns:
+        The calls; how many whole ones they last as long as; how many of one device its row of
+        devices works, over all rows.
+    """
+    number = sum(max(pack) for pack in packs)
+    lasting = sum(sum(pack[:each]) for pack in packs) / each
+    return number, lasting, sum(map(sum, packs)) / each
 
 
 def makespan(lengths: Iterable[float], groups: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from launch.chips import Chip
 from launch.hlo import Traffic
 from launch.measured import EVALUATION, FROM_STORE, GIB, STORE, TRAIN, Measured
-from launch.roofline import bound, makespan, wire_bytes
+from launch.roofline import bound, makespan, of_packs, wire_bytes
 from launch.work import calls
 from stlm_jax.report.tables import align
 
@@ -71,19 +71,32 @@ def time_of(plan: Plan, program: Measured) -> Time:
         1e9 * chip.memory_gbps,
         1e9 * chip.link_gbps,
     )
-    sent = wire_bytes(traffic, program.devices)
+    trains = program.name in (TRAIN, FROM_STORE)
+    sent = wire_bytes(traffic, plan.work["sides"][1] if trains else program.devices)
     seconds, side = bound(program.flops, program.accessed, sent, rates)
+    hour = seconds / 3600
+    if trains:
+        total, last, busy = _trained(plan.work)
+        return Time(seconds, side, total, last * hour, busy * hour * plan.work["sides"][1])
     number = calls(program.name, plan.work, program.batch, plan.variants)
     if number is None:
         return Time(seconds, side, math.nan, math.nan, math.nan)
     groups = plan.chips // program.devices
-    total = sum(number.values())
-    if program.name == STORE:  # images, unlike trainings, may be dealt out as one likes
+    if program.name == STORE:  # images, unlike evaluations, may be dealt out as one likes
+        total = sum(number.values())
         last = float(-(-total // groups))
     else:
-        last = makespan(number.values(), groups)
-    hour = seconds / 3600
+        each = [*number.values()] * plan.work["runs"]
+        total, last = sum(each), makespan(each, groups)
     return Time(seconds, side, total, last * hour, total * hour * program.devices)
+
+
+def _trained(work: Mapping[str, Any]) -> tuple[float, float, float]:
+    """As `of_packs`; nan where it is not known how many steps there are."""
+    packs = [[math.nan if n is None else float(n) for n in pack] for pack in work["packs"]]
+    if any(math.isnan(n) for pack in packs for n in pack):
+        return math.nan, math.nan, math.nan
+    return of_packs(packs, work["each"])
 
 
 def rows(plan: Plan) -> list[list[str]]:
@@ -100,6 +113,8 @@ def rows(plan: Plan) -> list[list[str]]:
     add("images a call", lambda p, t: str(p.batch))
     if any(program.devices > 1 for program in plan.programs):
         add("devices that share it", lambda p, t: str(p.devices))
+    if any(program.trainings > 1 for program in plan.programs):
+        add("trainings in it", lambda p, t: str(p.trainings or NOT_KNOWN))
     for what in ("parameters", "optimiser", "teacher", "inputs"):
         add(f"{what}, GiB", lambda p, t, what=what: _gib(p.held.get(what, 0.0)))  # type: ignore[misc]
     add("temporaries, GiB", lambda p, t: _gib(p.temporaries))

@@ -1,7 +1,7 @@
 """How much there is to do: images of the data set, steps and calls of each program."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +50,21 @@ class Work(NamedTuple):
         images: by category, that training sees; None where it is not known.
         steps: of training, likewise.
         tests: images to evaluate, likewise.
+        runs: that each have a student of every category.
+        packs: of groups of trainings that one program makes, one pack after the other; of each
+            group, the longest first, its steps or None.
+        each: groups of a pack that a device trains one after the other.
+        sides: devices that a pack is spread over, and devices that share a batch.
     """
 
     source: str
     images: dict[str, int | None]
     steps: dict[str, int | None]
     tests: dict[str, int | None]
+    runs: int = 1
+    packs: Sequence[Sequence[int | None]] = ()
+    each: int = 1
+    sides: tuple[int, int] = (1, 1)
 
 
 def count_images(
@@ -121,22 +130,21 @@ def work_of(config: ml_collections.ConfigDict, given: int | None) -> Work:
 def calls(
     program: str, work: Mapping[str, Any], batch: int, variants: int
 ) -> dict[str, float] | None:
-    """By category, how often a program of `launch.programs` runs; None where that is not known.
+    """By category, how often a program runs that is none of training; None: that is not known.
 
     Args:
-        program: its name.
+        program: its name; a run's evaluation.
         work: the fields of `Work`.
         batch: images in a call.
         variants: pseudo-anomalous ones that the teacher's store holds of an image.
     """
-    from launch.measured import EVALUATION, STORE
+    from launch.measured import STORE
 
-    numbers = work["steps"]
     if program == STORE:
         numbers = _scaled(work["images"], variants / batch)
-    if program == EVALUATION:
+    else:
         numbers = _scaled(work["tests"], 1 / batch)
-    known = {name: number for name, number in numbers.items() if number is not None}
+    known = {name: float(number) for name, number in numbers.items() if number is not None}
     return known if len(known) == len(numbers) else None
 
 

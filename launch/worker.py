@@ -20,12 +20,15 @@ from jax.sharding import AxisType, Mesh
 from launch import arithmetic, hlo
 from launch.chips import Topology, parse_topology
 from launch.measured import GIB, Measured
-from launch.programs import DATA, Program, programs
+from launch.programs import Program, programs
+from launch.together import trained_together
 from launch.work import work_of
 from stlm_jax.config import of_values
 from stlm_jax.runtime.compilation import use_matmul_precision
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.host_memory import total_memory
+from stlm_jax.runtime.mesh import MEMBER
+from stlm_jax.runtime.sharding import DATA
 
 # The two ways in which compilers say what a program would need.
 _NEEDS = re.compile(r"(?:\((\d+(?:\.\d+)?)([KMGT]?)\) exceeds|Used (\d+(?:\.\d+)?)([KMGT]?) of)")
@@ -53,12 +56,17 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
     topology = parse_topology(request["topology"])
     config = of_values(request["config"])
     use_matmul_precision(config.precision)  # as a run has it, for the whole process
-    mesh = _mesh(topology, request["data"])
-    emit("work", **work_of(config, request["images"])._asdict())
-    limit = request["limit"] or (total_memory() if topology.platform == "cpu" else None)
-    emit("device", kind=str(mesh.devices.flat[0].device_kind), limit=limit)
+    devices = _devices(topology)
+    work = work_of(config, request["images"])
+    together = trained_together(config, work.steps, devices, topology.chips)
+    emit("work", **work._asdict() | together.facts(work.steps))
+    limit = request["limit"]
+    if topology.platform == "cpu" and not limit:
+        total = total_memory()  # which simulated devices share
+        limit = total and total / topology.chips
+    emit("device", kind=str(devices[0].device_kind), limit=limit)
     name = request["program"]
-    for program in programs(config, mesh):
+    for program in programs(config, _mesh(devices, request["data"]), together):
         if program.name == name:  # a run without a teacher has not all of them
             emit("begin", program=name)
             measured = _compile(program)
@@ -67,16 +75,17 @@ def _answer(request: dict[str, Any], emit: Any) -> None:
             return
 
 
-def _mesh(topology: Topology, data: int) -> Mesh:
+def _mesh(devices: list[Any], data: int) -> Mesh:
     """One device, or all of the slice, in groups of `data` that each hold a batch of their own."""
-    devices = _devices(topology, data)
+    if len(devices) < data:
+        raise UserError(f"--data={data}: there are {len(devices)} devices here to compile for")
     # Where devices send to each other, libtpu takes no part of a slice that is no rectangle.
     used = devices[:1] if data == 1 else devices[: len(devices) // data * data]
     grid = np.array(used).reshape(-1, data)
-    return Mesh(grid, ("member", DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+    return Mesh(grid, (MEMBER, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _devices(topology: Topology, data: int) -> list[Any]:
+def _devices(topology: Topology) -> list[Any]:
     if topology.platform == "tpu":
         from jax.experimental import topologies
 
@@ -96,9 +105,7 @@ def _devices(topology: Topology, data: int) -> list[Any]:
             f"--topology={topology.name}: a GPU's compiler is not to be had here; it wants a "
             "machine with such a GPU and stlm_jax[gpu]"
         ) from None
-    if len(devices) < data:
-        raise UserError(f"--data={data}: there are {len(devices)} devices here to compile for")
-    return devices[:data]
+    return devices[: topology.chips]
 
 
 def _compile(program: Program) -> Measured:
@@ -121,6 +128,7 @@ def _compile(program: Program) -> Measured:
             program.batch,
             program.devices,
             held,
+            program.trainings,
             peak=peak,
             seconds=time.monotonic() - begin,
             refusal=first_line(error)[:300],
@@ -138,6 +146,7 @@ def _compile(program: Program) -> Measured:
         program.batch,
         program.devices,
         held,
+        program.trainings,
         temporaries=memory.temp_size_in_bytes,
         other=other,
         peak=sum(held.values()) + memory.temp_size_in_bytes + other,

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from launch import arithmetic, hlo
 
@@ -121,6 +122,20 @@ def test_a_loop_counts_its_turns_and_a_branch_the_dearest():
     assert count(loop, (4, 4)) == 6 * 2 * 4**3
     assert count(unknown, (4, 4), turns=1.5) == 1.5 * 2 * 4**3
     assert count(branch, (4, 4)) == 2 * 2 * 4**3
+
+
+def test_what_is_written_for_a_device_counts_on_each():
+    """Three rows of devices work on two products each; another axis is the compiler's."""
+    mesh = AbstractMesh((3, 2), ("member", "data"))
+    split = PartitionSpec("member")
+
+    def spread(x):
+        return jax.shard_map(
+            lambda row: row @ row, mesh=mesh, in_specs=split, out_specs=split,
+            axis_names={"member"}, check_vma=False,
+        )(x)  # fmt: skip
+
+    assert count(spread, (6, 8, 8)) == 6 * 2 * 8**3
 
 
 def test_the_gradient_of_two_layers():

@@ -189,7 +189,8 @@ def test_the_miniature_s_teacher_on_a_slice(config, capfd):
     assert float(row(lines, "a call at least, ms")[0]) > 0
     assert row(lines, "bound by")[0] in ("memory", "arithmetic", "links")
     assert row(lines, "all-gather, number: MB")[0] != "none"
-    assert lines[-1] == "fits with --config.train.batch_size=8"  # two a device
+    # Two a device.
+    assert lines[-1] == "fits with --config.mesh.data=4 --config.train.batch_size=8"
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine may have a GPU")

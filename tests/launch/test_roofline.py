@@ -7,7 +7,7 @@ import pytest
 from launch.chips import CHIPS, parse_topology
 from launch.hlo import Traffic
 from launch.measured import EVALUATION, FROM_STORE, GIB, STORE, TRAIN, Measured
-from launch.roofline import bound, makespan, wire_bytes
+from launch.roofline import bound, makespan, of_packs, wire_bytes
 from launch.table import Plan, rows, time_of, totals
 from launch.work import PUBLISHED, calls, count_images, work_of
 from stlm_jax.config import default
@@ -40,6 +40,14 @@ def test_the_longest_jobs_begin_first(lengths, groups, expected):
     assert makespan(lengths, groups) == expected  # 3 + 2 + 2: that rule's, and not the best, 6
 
 
+def test_packs_last_as_long_as_the_device_with_the_longest_trainings():
+    # Two devices, two groups each: 4 calls of both groups of the first, then 2 of one, which takes
+    # half; a second pack of one group, 1 call of half. Devices work 6 + 4, 2 + 1 and 1 halves.
+    assert of_packs([[6, 4, 2, 1], [1]], 2) == (6 + 1, 4 + 1 + 0.5, 7.0)
+    assert of_packs([[6, 4, 2, 1]], 1) == (6, 6, 13)
+    assert of_packs([[3], [2]], 1) == (5, 5, 5)
+
+
 def test_float32_on_a_tpu_takes_passes_of_bfloat16():
     chip = CHIPS["v5e"]
     assert chip.operations("bfloat16", "highest") == 197e12
@@ -55,7 +63,7 @@ def test_float32_on_a_tpu_takes_passes_of_bfloat16():
 @pytest.mark.parametrize(
     ("name", "platform", "chips"),
     [("v5e:4x4", "tpu", 16), ("v6e:2x2", "tpu", 4), ("v5p:2x2x1", "tpu", 4),
-     ("v4:2x2x4", "tpu", 16), ("gpu:h100x8", "gpu", 8), ("cpu", "cpu", 1)],
+     ("v4:2x2x4", "tpu", 16), ("gpu:h100x8", "gpu", 8), ("cpu", "cpu", 1), ("cpu:8", "cpu", 8)],
 )  # fmt: skip
 def test_names_of_topologies(name, platform, chips):
     topology = parse_topology(name)
@@ -63,7 +71,7 @@ def test_names_of_topologies(name, platform, chips):
 
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:4", "v5e:2x2x2", "v5p:4x4", "v7:2x2", "gpu:v5ex8",
-                                  "gpu:h100", "v5e:0x4", "tpu", ""])  # fmt: skip
+                                  "gpu:h100", "v5e:0x4", "tpu", "cpu:0", ""])  # fmt: skip
 def test_other_names_are_refused_in_one_line(name):
     with pytest.raises(UserError, match=rf"--topology={name}: .*(such as|slices of)") as caught:
         parse_topology(name)
@@ -106,7 +114,6 @@ def test_images_given_or_not_known():
 
 def test_calls_of_the_programs():
     work = {"images": {"a": 30, "b": 11}, "steps": {"a": 500, "b": 100}, "tests": {"a": 9, "b": 8}}
-    assert calls(TRAIN, work, 2, 8) == {"a": 500, "b": 100}
     assert calls(STORE, work, 1, 8) == {"a": 240, "b": 88}  # of each image each variant
     assert calls(EVALUATION, work, 4, 8) == {"a": 3, "b": 2}
     assert calls(EVALUATION, {**work, "tests": {"a": 9, "b": None}}, 4, 8) is None
@@ -122,17 +129,26 @@ def measured(name, devices=1, **fields):
     return Measured(name, 2, devices, held, **{**usual, **fields})
 
 
-def plan(*programs, price=None):
-    work = {"images": {"a": 8, "b": 4}, "steps": {"a": 7200, "b": 3600}, "tests": {"a": 8, "b": 4}}
-    return Plan(list(programs), work, CHIPS["v5e"], 4, 15.75 * GIB, "bfloat16", "default", 8,
-                price)  # fmt: skip
+def plan(*programs, price=None, **changed):
+    work = {"images": {"a": 8, "b": 4}, "steps": {"a": 7200, "b": 3600}, "tests": {"a": 8, "b": 4},
+            "packs": [[7200, 3600]], "each": 1, "sides": (2, 1), "runs": 1}  # fmt: skip
+    return Plan(list(programs), {**work, **changed}, CHIPS["v5e"], 4, 15.75 * GIB, "bfloat16",
+                "default", 8, price)  # fmt: skip
 
 
 def test_hours_and_money_of_two_categories_on_four_chips():
     """A step takes a second, of which memory would need half; the longer category 7200 steps."""
-    time = time_of(plan(measured(TRAIN)), measured(TRAIN))
+    time = time_of(plan(measured(TRAIN, 2)), measured(TRAIN, 2))
     assert time.seconds == pytest.approx(1.0) and time.side == "arithmetic"
-    assert (time.hours, time.busy) == (pytest.approx(2.0), pytest.approx(3.0))
+    assert (time.calls, time.hours, time.busy) == (7200, *map(pytest.approx, (2.0, 3.0)))
+    in_turn = plan(measured(TRAIN), packs=[[7200], [3600]], sides=(1, 1))
+    time = time_of(in_turn, measured(TRAIN))
+    assert (time.calls, time.hours, time.busy) == (10800, *map(pytest.approx, (3.0, 3.0)))
+    # Where two share a batch, they work both; nothing is known where a number of steps is not.
+    time = time_of(plan(measured(TRAIN, 4), sides=(2, 2)), measured(TRAIN, 4))
+    assert (time.hours, time.busy) == (pytest.approx(2.0), pytest.approx(6.0))
+    time = time_of(plan(measured(TRAIN), packs=[[7200, None]]), measured(TRAIN))
+    assert math.isnan(time.hours) and math.isnan(time.calls)
     store, evaluation = measured(STORE, flops=0.0, accessed=819e9), measured(EVALUATION)
     made = plan(measured(TRAIN), measured(FROM_STORE, flops=19.7e12, accessed=0.0), store,
                 evaluation, price=1.5)  # fmt: skip
@@ -159,11 +175,27 @@ def test_what_a_compiler_refused_is_told_as_far_as_it_is_known():
     assert cells["peak memory, GiB"][0] == ">= 18.0" and cells["TFLOP a call"][0] == "-"
 
 
+def test_an_ensemble_s_runs_are_each_evaluated():
+    """Two images a call, of 8 and 4: 4 and 2 calls, of each of three runs; six jobs of 4 chips."""
+    evaluated = measured(EVALUATION)
+    time = time_of(plan(evaluated, runs=3), evaluated)
+    assert time.calls == 3 * (4 + 2)
+    assert 3600 * time.hours == pytest.approx(4 + 2)
+    assert 3600 * time.busy == pytest.approx(18)
+
+
+def test_the_trainings_of_a_program_are_told_where_there_are_several():
+    made = plan(measured(TRAIN, 2, trainings=6), measured(EVALUATION))
+    assert {line[0]: line[1:] for line in rows(made)}["trainings in it"] == ["6", "-"]
+    made = plan(measured(TRAIN, 1, trainings=1), measured(EVALUATION))
+    assert "trainings in it" not in {line[0] for line in rows(made)}
+
+
 def test_collectives_are_told_by_kind_and_bound_by_the_links():
     sent = measured(
         TRAIN, devices=2, traffic={"all-reduce": (3, int(200e9))}
     )  # 2 · 200 / 2 GB at 200 GB/s
-    time = time_of(plan(sent), sent)
-    assert time.seconds == pytest.approx(1.0)
-    cells = {line[0]: line[1:] for line in rows(plan(sent, measured(EVALUATION)))}
+    made = plan(sent, measured(EVALUATION), sides=(1, 2))
+    assert time_of(made, sent).seconds == pytest.approx(1.0)
+    cells = {line[0]: line[1:] for line in rows(made)}
     assert cells["all-reduce, number: MB"] == ["3: 200000", "none"]

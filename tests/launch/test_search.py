@@ -14,6 +14,26 @@ from stlm_jax.runtime import libtpu
 LIMIT = 10.0
 
 
+def options(*arguments):
+    return parse(["plan", "--config=configs/mvtec.py", *arguments])
+
+
+def test_devices_that_share_a_batch_are_the_run_s():
+    """`--data` has each keep its images and is pasted; `config.mesh.data` splits the batch."""
+    asked = options("--topology=v5e:4x4", "--data=4")
+    assert asked.data == asked.config.mesh.data == 4 and asked.config.train.batch_size == 8
+    assert asked.changed == {"mesh.data": 4, "train.batch_size": 8}
+    told = options("--topology=v5e:4x4", "--config.mesh.data=2")
+    assert told.data == 2 and told.config.train.batch_size == 2 and not told.changed
+    assert (
+        options("--topology=v5e:4x4", "--config.mesh.data=-1", "--config.mesh.member=2").data == 8
+    )
+    told = options("--topology=v5e:4x4", "--config.mesh.data=2", "--batch_per_device=3")
+    assert told.changed == {"train.batch_size": 6}
+    assert options("--topology=cpu", "--data=4").topology.chips == 4
+    assert options("--topology=cpu").topology.chips == 1
+
+
 @pytest.fixture
 def tried(monkeypatch):
     """A compiler that knows what each program needs, in GiB; what it was asked for is kept."""
@@ -110,16 +130,19 @@ def test_keys_are_tried_where_this_release_has_them():
     config = default()
     with config.unlocked():
         config.remat, config.train.accumulate = "none", 1
+    config.ensemble.groups = 2
     config.train.batch_size = 4
     assert [pasted(change.overrides) for change in changes(config, 2)] == [
         "--config.dtype=bfloat16",
         "--config.remat=blocks",
+        "--config.ensemble.groups=1",
         "--config.train.accumulate=2",
         "--config.evaluate.batch_size=2",
         "--config.evaluate.batch_size=1",
         "--config.teacher.sharding=fsdp",
     ]
     config.dtype, config.remat, config.train.accumulate = "bfloat16", "blocks", 2
+    config.ensemble.groups = 1
     config.evaluate.batch_size, config.teacher.sharding = 1, "fsdp"
     assert not list(changes(config, 2))
 
@@ -128,7 +151,7 @@ def test_nothing_of_a_machine_with_a_tpu_leaks():
     around = {"TPU_NAME": "local", "TPU_WORKER_ID": "3", "JAX_PLATFORMS": "tpu", "PATH": "/bin",
               "LIBTPU_INIT_ARGS": "--x", "MEGASCALE_NUM_SLICES": "2", "JAX_PLATFORM_NAME": "gpu",
               "TPU_LIBRARY_PATH": "/lib/libtpu.so"}  # fmt: skip
-    made = environment(parse_topology("v5e:4x4"), 1, around)
+    made = environment(parse_topology("v5e:4x4"), around)
     assert made == {
         "PATH": "/bin",
         "JAX_PLATFORMS": "cpu",
@@ -140,6 +163,6 @@ def test_nothing_of_a_machine_with_a_tpu_leaks():
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "LIBTPU_INIT_ARGS": libtpu.arguments(),
     }
-    made = environment(parse_topology("cpu"), 4, around)
+    made = environment(parse_topology("cpu:4"), around)
     assert made["JAX_PLATFORMS"] == "cpu" and made["XLA_FLAGS"].endswith("device_count=4")
-    assert "JAX_PLATFORMS" not in environment(parse_topology("gpu:h100x8"), 1, around)
+    assert "JAX_PLATFORMS" not in environment(parse_topology("gpu:h100x8"), around)

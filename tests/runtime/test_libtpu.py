@@ -50,7 +50,7 @@ def test_deep_fusions_compile():
     """In a process of its own: libtpu 0.0.42 ends it by a segmentation fault without the flag."""
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(SIZE)],
-        env=environment(parse_topology("v6e:2x2"), 1, os.environ),
+        env=environment(parse_topology("v6e:2x2"), os.environ),
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert process.stdout == "compiled\n", process.stderr[-2000:]
