@@ -266,7 +266,9 @@ class _Places(Placement):
     def _put(self, tree: Any, spec: Any) -> Any:
         assert self.mesh
         mesh = self.mesh
-        return jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, spec(leaf))), tree)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _placed(leaf, NamedSharding(mesh, spec(path))), tree
+        )
 
 
 def _passes(config: ml_collections.ConfigDict, category: str) -> float:

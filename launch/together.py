@@ -76,7 +76,8 @@ def trained_together(
     runs = runs_of(config, nowhere)
     members = [Member(run, name, nowhere, steps[name] or 0) for name in steps for run in runs]
     groups = len({member.samples_key()[:2] for member in members})
-    mesh = make_mesh(*sides_of(config, groups, count), devices)
+    processes = len({device.process_index for device in devices})
+    mesh = make_mesh(*sides_of(config, groups, count, processes), devices)
     check_shares(config, mesh.shape[DATA])
     size = mesh.shape[MEMBER] * config.ensemble.groups
     parts = [members] if len(runs) > 1 or size > 1 else [[member] for member in members]

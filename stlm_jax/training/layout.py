@@ -7,16 +7,19 @@ import ml_collections
 from stlm_jax.training.members import Group
 
 
-def sides_of(config: ml_collections.ConfigDict, groups: int, devices: int) -> tuple[int, int]:
+def sides_of(
+    config: ml_collections.ConfigDict, groups: int, devices: int, processes: int = 1
+) -> tuple[int, int]:
     """`config.mesh` of so many devices, for `make_mesh`: along its axes `member` and `data`.
 
     Args:
         config: of the run.
         groups: that there are to train.
         devices: of all processes.
+        processes: that they belong to; where there are several, each has its own at work.
     """
     member, data = config.mesh.member, config.mesh.data
-    if member == -1 and data != -1:  # no more devices than there is work for
+    if member == -1 and data != -1 and processes == 1:  # no more devices than there is work for
         member = max(1, min(devices // data, groups))
     return member, data
 

@@ -19,6 +19,7 @@ from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.mesh import make_mesh
 from stlm_jax.runtime.progress import note
 from stlm_jax.training.divergence import NotFiniteError, diverged, told
+from stlm_jax.training.layout import shape_of, sides_of
 from stlm_jax.training.members import Group, Member, Run, groups_of, packs_of, runs_of
 from stlm_jax.training.placement import Placement
 from stlm_jax.training.state import TrainState, abstract_train_state
@@ -151,14 +152,8 @@ def _fit(trainer: Trainer, pack: list[Group], template: TrainState) -> list[str]
 
 def _placement(config: ml_collections.ConfigDict, groups: int) -> tuple[Placement, int]:
     """Where so many groups are trained, and how many at a time."""
-    sides = config.mesh
-    data = sides.data
-    count = len(jax.devices())
-    member = sides.member
-    # No more devices than there is work for; of several processes each has its own at work.
-    if member == -1 and data != -1 and jax.process_count() == 1:
-        member = max(1, min(count // data, groups))
-    mesh = make_mesh(member, data)
+    sides = sides_of(config, groups, len(jax.devices()), jax.process_count())
+    mesh = make_mesh(*sides)
     placement = Placement(mesh if mesh.size > 1 else None)
     return placement, placement.devices * config.ensemble.groups
 
@@ -169,12 +164,7 @@ def _trainer(
     placement: Placement,
     packs: Sequence[list[Group]],
 ) -> Trainer:
-    groups = max(map(len, packs))
-    devices = placement.devices
-    shape = (
-        -(-groups // devices) * devices,
-        max(len(group.members) for pack in packs for group in pack),
-    )
+    shape = shape_of(packs, placement.devices)
     if placement.mesh is None and shape == (1, 1):
         return Trainer(config, template)
     return Trainer(config, template, placement, shape)

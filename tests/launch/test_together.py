@@ -7,6 +7,9 @@ from miniature import write_set
 from other_processes import run_on_four_devices
 from test_plan import row, run
 
+from stlm_jax.config import default
+from stlm_jax.training.layout import sides_of
+
 ENSEMBLE = """
 import runpy
 
@@ -18,46 +21,25 @@ def get_config():
     return c
 """
 
-# The rule of the plan beside that of the training itself, on four devices.
-RULE = """
-import jax
 
-from launch.together import trained_together
-from stlm_jax.config import default
-from stlm_jax.runtime.errors import UserError
-from stlm_jax.training.train import _placement
-
-devices, known = jax.devices(), 0
-steps = {name: 10 * i for i, name in enumerate("abcdef", 1)}
-for member in (-1, 1, 2, 4):
-    for data in (-1, 1, 2, 3, 4):
-        for count in (1, 2, 3, 6):
-            for each in (1, 2):
-                config = default()
-                config.mesh.member, config.mesh.data, config.ensemble.groups = member, data, each
-                config.train.batch_size = 12
-                names = list(steps)[:count]
-                chosen = {name: steps[name] for name in names}
-                try:
-                    placement, size = _placement(config, count)
-                except UserError as error:
-                    try:
-                        trained_together(config, chosen, devices, 4)
-                        raise AssertionError(f"{error}: is accepted")
-                    except UserError as other:
-                        assert str(other) == str(error)
-                    continue
-                found = trained_together(config, chosen, devices, 4)
-                sides = placement.devices, placement.lanes
-                assert (found.mesh.shape["member"], found.mesh.shape["data"]) == sides
-                assert max(map(len, found.packs)) == min(size, count), (member, data, count)
-                known += 1
-assert known > 80, known
-"""
-
-
-def test_devices_are_given_trainings_as_training_gives_them():
-    run_on_four_devices(RULE)
+@pytest.mark.parametrize(
+    ("member", "data", "groups", "devices", "processes", "sides"),
+    [
+        (-1, 1, 3, 8, 1, (3, 1)),  # no more than there is work for
+        (-1, 2, 3, 8, 1, (3, 2)),
+        (-1, 2, 6, 8, 1, (4, 2)),
+        (-1, 1, 3, 8, 2, (-1, 1)),  # all of them: each process has its own at work
+        (2, -1, 1, 8, 1, (2, -1)),
+        (4, 1, 1, 8, 1, (4, 1)),
+        (-1, -1, 1, 8, 1, (-1, -1)),  # for `make_mesh` to refuse
+    ],
+)
+def test_trainings_are_spread_over_the_devices_that_they_need(
+    member, data, groups, devices, processes, sides
+):
+    config = default()
+    config.mesh.member, config.mesh.data = member, data
+    assert sides_of(config, groups, devices, processes) == sides
 
 
 PACKS = """

@@ -27,12 +27,16 @@ jax.config.update("jax_enable_x64", True)
 # Before the models are imported: their defaults and casts name the dtype.
 jnp.float32 = jnp.float64
 
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+
 from stlm_jax.config import default  # noqa: E402
 from stlm_jax.models import prompt_encoder, resize  # noqa: E402
 from stlm_jax.models.build import build_sam, build_stlm  # noqa: E402
 from stlm_jax.models.initialization import random_variables  # noqa: E402
 from stlm_jax.runtime.compilation import jit  # noqa: E402
+from stlm_jax.runtime.convolutions import order_convolutions  # noqa: E402
 from stlm_jax.runtime.mesh import make_mesh  # noqa: E402
+from stlm_jax.runtime.sharding import put_whole  # noqa: E402
 from stlm_jax.training.ensemble_step import ensemble_step  # noqa: E402
 from stlm_jax.training.optimizer import make_optimizer  # noqa: E402
 from stlm_jax.training.placement import Placement  # noqa: E402
@@ -99,11 +103,13 @@ def distances(step, placement, first, variables, images, textures, alone):
     """The largest of losses and students; and whether one that is not active was left as it was."""
     shape = len(CATEGORIES), len(SETTINGS)
     states = jax.tree.map(lambda *x: jnp.stack(x).reshape(*shape, *x[0].shape), *first.values())
+    order_convolutions()  # as for any ensemble; the trainings alone were made without
     lanes = placement.lanes
     step = jit(functools.partial(step, mesh=placement.mesh, lanes=lanes))
     states, shown = placement.groups(states), placement.groups(jnp.ones(shape, bool))
     banks = placement.groups(np.stack([textures] * len(CATEGORIES)))
-    variables = placement.everywhere(variables)
+    if placement.mesh:
+        variables = put_whole(variables, NamedSharding(placement.mesh, PartitionSpec()))
     for number in range(STEPS):
         batch = {**placement.batch({"image": images[number]}), "textures": banks}
         states, metrics = step(states, shown, variables, batch)

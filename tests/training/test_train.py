@@ -2,7 +2,6 @@
 
 import re
 
-import jax
 import pytest
 from miniature import write_set
 
@@ -52,12 +51,3 @@ def test_a_transfer_that_nobody_asked_for_is_an_error(place, monkeypatch):
     monkeypatch.setattr(Placement, "batch", lambda _, tree: tree)
     with pytest.raises(Exception, match="[Dd]isallowed host-to-device transfer"):
         main(command(place, "hidden"))
-
-
-def test_several_processes_are_refused_before_anything_is_written(place, monkeypatch, capsys):
-    arguments = command(place, "several")
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert re.search(r"^error: training in 2 processes is not built yet, .*start one", error)
-    assert error.count("\n") == 1 and not (place / "several/disc").exists()
