@@ -39,6 +39,7 @@ usage: python -m stlm_jax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--co
   --config.KEY=V  changes a key of the configuration, e.g. --config.train.steps=100"""
 
 _HOSTS = ("coordinator", "processes", "process")
+_SETTING = "--config.ensemble.settings."
 _MISSING = object()  # what an option without a value has
 
 
@@ -67,6 +68,8 @@ def parse(argv: Sequence[str]) -> Settings | None:
     if wants_help:
         print(_help(values))
         return None
+    _name_settings(config, argv[1:])
+    values = configuration.flatten(config)
     options, rest = _parser(values).parse_known_args(argv[1:])
     for argument in rest:
         raise UserError(_unknown(argument, config))
@@ -134,6 +137,19 @@ def _config_of_run(folder: str | None) -> ml_collections.ConfigDict:
     except UserError as error:
         raise UserError(f"{workdir / CONFIG}: {error}") from None
     return config
+
+
+def _name_settings(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+    """Has the configuration know the settings of an ensemble that only options name."""
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        name = option.removeprefix(_SETTING)
+        if name == option or name in config.ensemble.settings:
+            continue
+        if not name or "." in name:
+            raise UserError(f"{option}: {name!r} is to be a folder's name: letters, digits, _, -")
+        with config.unlocked():
+            config.ensemble.settings[name] = ""
 
 
 def _parser(keys: Sequence[str] | dict[str, Any] = ()) -> argparse.ArgumentParser:

@@ -262,30 +262,3 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(place, whole, caps
     assert_same(restored(place / "wild/base"), restored(whole / "base_seed0"))
     assert run(place, "wild", *options, settings=settings) == 2
     assert "disc of wild: diverged before" in capsys.readouterr().err
-
-
-# --- the configuration ---
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"a": "train.batch_size=4"}, r"settings\.a=.*cannot differ in train\.batch_size"),
-        ({"a": "optimizer.speed=4"}, r"cannot differ in optimizer\.speed"),
-        ({"a": "optimizer.learning_rate"}, r"is not KEY=VALUE"),
-        ({"a": "optimizer.learning_rate=fast"}, r"learning_rate=fast: must be a number"),
-        ({"a": "optimizer.b1=1"}, r"run a: .*b1=1\.0: must be 0 or more, below 1"),
-        ({"a/b": ""}, r"is to be a folder's name"),
-    ],
-)
-def test_what_settings_cannot_be(place, settings, said, capsys):
-    assert run(place, "refused", settings=settings) == 2
-    error = capsys.readouterr().err
-    assert re.search(said, error) and error.count("\n") == 1
-    assert not (place / "refused").exists()
-
-
-def test_seeds_are_whole_numbers_and_none_is_twice(place, capsys):
-    for seeds, said in (("0,x", "whole numbers"), ("1,1", "names one twice")):
-        assert run(place, "refused", f"--config.ensemble.seeds={seeds}") == 2
-        assert said in capsys.readouterr().err
