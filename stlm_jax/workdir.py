@@ -140,12 +140,21 @@ def read_run(workdir: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_run(workdir: Path, config: ml_collections.ConfigDict, command: tuple[str, ...]) -> None:
-    """Writes `config.json` and `run.json`, which keeps earlier starts under `previous`."""
+def write_run(
+    workdir: Path, config: ml_collections.ConfigDict, command: tuple[str, ...], **facts: Any
+) -> None:
+    """Writes `config.json` and `run.json`, which keeps earlier starts under `previous`.
+
+    Args:
+        workdir: the run's folder.
+        config: of the run.
+        command: the command line.
+        **facts: what else `run.json` is to say of this start; JSON values.
+    """
     write_atomically(workdir / CONFIG, config.to_json(indent=2) + "\n")
     last = read_run(workdir)
     earlier = [*last.pop("previous", []), last] if last else []
-    write_json(workdir / RUN, {**describe_run(config, command), "previous": earlier})
+    write_json(workdir / RUN, {**describe_run(config, command), **facts, "previous": earlier})
 
 
 def describe_run(config: ml_collections.ConfigDict, command: tuple[str, ...]) -> dict[str, Any]:

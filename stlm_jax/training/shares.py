@@ -30,3 +30,19 @@ def check_shares(config: ml_collections.ConfigDict, devices: int) -> None:
             f"{train.batch_norm} leave batch normalisation one image at a time, from which the "
             "image pooling learns nothing: take less, or global"
         )
+
+
+def warn_of_other_shares(config: ml_collections.ConfigDict, before: int | None, now: int) -> None:
+    """Warns where a training goes on with its batches in other shares, each with statistics.
+
+    Args:
+        config: of the run.
+        before: devices that shared a batch when it was started last; None: that is not known.
+        now: likewise.
+    """
+    if config.train.batch_norm == "per_device" and before not in (None, now):
+        note(
+            f"warning: config.train.batch_norm=per_device: this run was started with {before} "
+            f"devices to a batch, now there are {now}, so that what is left is another training: "
+            f"set config.mesh.data={before}"
+        )

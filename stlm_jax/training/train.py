@@ -22,6 +22,7 @@ from stlm_jax.training.divergence import NotFiniteError, diverged, told
 from stlm_jax.training.layout import shape_of, sides_of
 from stlm_jax.training.members import Group, Member, Run, groups_of, packs_of, runs_of
 from stlm_jax.training.placement import Placement
+from stlm_jax.training.shares import warn_of_other_shares
 from stlm_jax.training.state import TrainState, abstract_train_state
 from stlm_jax.training.trainer import Trainer
 from stlm_jax.weights.checkpoint import Checkpoints
@@ -30,9 +31,12 @@ from stlm_jax.workdir import (
     DATA_CHECK,
     LOCK,
     check_same_run,
+    read_run,
     saved_steps,
     write_run,
 )
+
+_DEVICES = "batch_devices"  # in run.json: how many shared a batch
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, ...]) -> list[str]:
@@ -64,9 +68,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: tuple[str, 
     splits = together(lambda: {name: dataset.split_of(config, name, "train") for name in names})
     totals = {name: total_steps(config, name, len(split)) for name, split in splits.items()}
 
-    def settle() -> None:
+    def settle(devices: int) -> None:
+        warn_of_other_shares(config, read_run(workdir).get(_DEVICES), devices)
         for folder, its_config in folders.items():
-            write_run(folder, its_config, command)
+            write_run(folder, its_config, command, **{_DEVICES: devices})
             assert checked
             checked.store(folder / DATA_CHECK)
 
@@ -81,7 +86,7 @@ def _train_all(
     runs: Sequence[Run],
     splits: dict[str, list[Record]],
     totals: dict[str, int],
-    settle: Callable[[], None],
+    settle: Callable[[int], None],
 ) -> list[str]:
     template = abstract_train_state(config, build_stlm(config))
     members = [
@@ -103,7 +108,7 @@ def _train_all(
         if packs and trainer is None:
             trainer = together(functools.partial(_trainer, config, template, placement, packs))
         if not settled:  # now that nothing is missing, no sooner
-            by_first(settle)
+            by_first(functools.partial(settle, placement.lanes))
             settled = True
         for member in part:
             if member not in waiting:

@@ -262,3 +262,16 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(place, whole, caps
     assert_same(restored(place / "wild/base"), restored(whole / "base_seed0"))
     assert run(place, "wild", *options, settings=settings) == 2
     assert "disc of wild: diverged before" in capsys.readouterr().err
+
+
+def test_a_member_goes_on_alone_and_then_the_others(place, whole):
+    options = ["--config.ensemble.seeds=0,1", "--config.data.categories=disc"]
+    settings = {name: SETTINGS[name] for name in ("base", "low")}
+    assert run(place, "part", *options, "--config.train.steps=4", settings=settings) == 0
+    alone = place / "part/low_seed1"
+    assert main(["main", f"--workdir={alone}", "--config.train.steps=6"]) == 0
+    assert_same(restored(alone), restored(whole / "low_seed1"))
+    assert restored(place / "part/base_seed1").step == 4
+    assert run(place, "part", *options, settings=settings) == 0
+    for name in ("base_seed0", "base_seed1", "low_seed0", "low_seed1"):
+        assert_same(restored(place / "part" / name), restored(whole / name))

@@ -4,7 +4,7 @@ import pytest
 
 from stlm_jax.config import default
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.training.shares import check_shares
+from stlm_jax.training.shares import check_shares, warn_of_other_shares
 
 
 def settings(batch_size, accumulate=1, batch_norm="global"):
@@ -39,3 +39,17 @@ def test_a_batch_that_devices_cannot_share_is_refused(config, devices, least):
 def test_one_image_at_a_time_is_warned_of(config, devices, warned, capsys):
     check_shares(config, devices)
     assert ("one image at a time" in capsys.readouterr().err) == warned
+
+
+def test_other_shares_than_before_are_warned_of(capsys):
+    config = default()
+    for mode, before, warned in (
+        ("global", 4, False),
+        ("per_device", None, False),
+        ("per_device", 2, False),
+        ("per_device", 4, True),
+    ):
+        config.train.batch_norm = mode
+        warn_of_other_shares(config, before, 2)
+        said = capsys.readouterr().err
+        assert ("set config.mesh.data=4" in said) == warned
