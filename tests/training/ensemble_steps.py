@@ -102,7 +102,10 @@ def main(out: pathlib.Path, kinds: list[str]) -> None:
 def distances(step, placement, first, variables, images, textures, alone):
     """The largest of losses and students; and whether one that is not active was left as it was."""
     shape = len(CATEGORIES), len(SETTINGS)
-    states = jax.tree.map(lambda *x: jnp.stack(x).reshape(*shape, *x[0].shape), *first.values())
+    # Arrays of the host here and below: of others each shape would be a program to compile.
+    states = jax.tree.map(
+        lambda *x: np.stack(x).reshape(*shape, *x[0].shape), *map(jax.device_get, first.values())
+    )
     order_convolutions()  # as for any ensemble; the trainings alone were made without
     lanes = placement.lanes
     step = jit(functools.partial(step, mesh=placement.mesh, lanes=lanes))
@@ -113,9 +116,10 @@ def distances(step, placement, first, variables, images, textures, alone):
     for number in range(STEPS):
         batch = {**placement.batch({"image": images[number]}), "textures": banks}
         states, metrics = step(states, shown, variables, batch)
+    states, metrics = jax.device_get((states, metrics))
     found = {"loss": 0.0, "student": 0.0, "passes": float(metrics["teacher_passes"].sum())}
     for place, (student, loss) in alone.items():
-        ours = jax.tree.map(lambda x, place=place: np.asarray(x[place]), states.student())
+        ours = jax.tree.map(lambda x, place=place: x[place], states.student())
         found["loss"] = max(found["loss"], abs(float(metrics["loss"][place]) / loss - 1))
         for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(student), strict=True):
             scale = np.abs(np.asarray(y)).max() + 1e-3  # zeros' gradients are rounding alone
@@ -124,15 +128,16 @@ def distances(step, placement, first, variables, images, textures, alone):
     # The lead of the first group has stopped, with weights that are nan.
     some = np.ones(shape, bool)
     some[0, 0] = False
-    broken = states.replace(
-        params=jax.tree.map(lambda x: x.at[0, 0].set(jnp.nan), states.params),
-        step=states.step.at[0, 0].set(3),
-    )
-    expected, _ = step(states, shown, variables, batch)
-    after, metrics = step(broken, placement.groups(some), variables, batch)
+    broken = jax.tree.map(np.array, states)
+    broken.step[0, 0] = 3
+    for leaf in jax.tree.leaves(broken.params):
+        leaf[0, 0] = np.nan
+    expected, _ = step(placement.groups(states), shown, variables, batch)
+    after, metrics = step(placement.groups(broken), placement.groups(some), variables, batch)
+    expected, after, metrics = jax.device_get((expected, after, metrics))
     rest = {name: x for name, x in vars(expected).items() if name != "key"}
     found["others_moved"] = max(
-        float(jnp.abs(x[place].astype(float) - y[place].astype(float)).max())
+        float(np.abs(x[place].astype(float) - y[place].astype(float)).max())
         for place in ((0, 1), (1, 0), (1, 1))
         for x, y in zip(
             jax.tree.leaves(rest),
