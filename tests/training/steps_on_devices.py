@@ -190,7 +190,7 @@ def take(run: str):
             state, metrics = compiled(state, variables, batch)
         losses.append([float(metrics[name]) for name in ("loss", "cosine", "focal", "l1")])
         if kind == "cached":
-            assert all(x.sharding.spec[0] == "data" for x in metrics["produced"]) or devices == 1
+            assert devices == 1 or all(x.sharding.spec[0] == "data" for x in metrics["produced"])
     flat = traverse_util.flatten_dict(jax.device_get(state.student()), sep="/")
     facts = {"teacher_bytes": np.array(held), "losses": np.array(losses)}
     forward = ""
