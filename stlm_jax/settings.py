@@ -64,12 +64,11 @@ def parse(argv: Sequence[str]) -> Settings | None:
         print(f"{USAGE}\n\nwith --config=FILE --help lists every KEY and its value in FILE")
         return None
     config = load_config(Path(file)) if file is not None else _config_of_run(folder)
+    _name_settings(config, argv[1:])
     values = configuration.flatten(config)
     if wants_help:
         print(_help(values))
         return None
-    _name_settings(config, argv[1:])
-    values = configuration.flatten(config)
     options, rest = _parser(values).parse_known_args(argv[1:])
     for argument in rest:
         raise UserError(_unknown(argument, config))

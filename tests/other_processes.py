@@ -9,33 +9,23 @@ import sys
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
-def run_on_four_devices(code):
-    """Runs a program on four simulated devices, which must end well."""
+def python(code, *arguments, **environment):
+    """What a Python says that runs a program of the tests, which must end well."""
+    places = (REPOSITORY, REPOSITORY / "tests")
     ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-            "JAX_PLATFORMS": "cpu",
-        },
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), **environment},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-
-
-def python(code, *arguments):
-    """What a Python says that runs a program of the tests, which must end well."""
-    places = (REPOSITORY, REPOSITORY / "tests")
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def run_on_four_devices(code):
+    """Runs a program on four simulated devices, which must end well."""
+    python(code, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu")
 
 
 def in_two_processes(arguments_of, environment_of=lambda number: {}):

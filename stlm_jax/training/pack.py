@@ -87,15 +87,14 @@ class Pack:
         return max(self.ends)
 
     def _open(self, config: ml_collections.ConfigDict, targets: Targets) -> None:
-        own = [number for number in self._own if number < len(self.groups)]
-        categories = {self.groups[number].lead.category for number in own}
+        own = own_groups(self.groups, self._placement, self._shape)
+        categories = {group.lead.category for group in own.values()}
         shares = {
             "data": config.data.cache_gib / max(len(categories), 1),
             "teacher": config.teacher.cache_gib / max(len(own), 1),
         }
         images: dict[str, ImageCache] = {}
-        for number in own:
-            group = self.groups[number]
+        for number, group in own.items():
             lead = group.lead
             its_config = lead.run.config.copy_and_resolve_references()
             its_config.teacher.cache_gib = shares["teacher"]
@@ -238,6 +237,12 @@ class Pack:
         self.mask = self._placement.groups(mask[self._own.start : self._own.stop])
 
 
+def own_groups(groups: Sequence[Group], placement: Placement, shape: Place) -> dict[int, Group]:
+    """Those that this process has, by their numbers; `shape` is as `Pack` takes it."""
+    there = range(len(groups))
+    return {number: groups[number] for number in placement.own(shape[0]) if number in there}
+
+
 def prepare_folders(
     config: ml_collections.ConfigDict, groups: Sequence[Group], placement: Placement, shape: Place
 ) -> None:
@@ -249,10 +254,11 @@ def prepare_folders(
         placement: where.
         shape: as `Pack` takes it.
     """
-    for number in placement.own(shape[0]) if placement.leads else ():
-        for member in groups[number].members if number < len(groups) else ():
+    own = own_groups(groups, placement, shape) if placement.leads else {}
+    for group in own.values():
+        for member in group.members:
             if member.done == 0:
-                found = dataset.find_depth(config, member.category, groups[number].records)
+                found = dataset.find_depth(config, member.category, group.records)
                 depth.store(member.folder, found)
             # The images are there, the weights are about to change.
             calibration.forget(member.folder)

@@ -1,5 +1,6 @@
 """Where the targets of a run come from: the teacher, what is kept of it, or a store."""
 
+import functools
 from typing import Any
 
 import ml_collections
@@ -54,7 +55,8 @@ class Targets:
         """Loads the teacher of `config.teacher` onto the devices, or opens the store."""
         self.texture_seed: int | None = None
         self._store: FeatureStore | None = None
-        self._config = config
+        # Tracing a large teacher takes a while, and every pack asks.
+        self._levels = functools.cache(functools.partial(feature_shapes, config))
         if config.teacher.store:
             self.teacher = self.variables = None
             self._store = FeatureStore.open(path_of(config.teacher.store))
@@ -66,9 +68,9 @@ class Targets:
     def abstract_parts(self, samples: int) -> dict[str, Any]:
         """Shapes of what `Features.parts` gives for a batch of so many samples."""
         if self._store:
-            return {"stored": abstract_stored(feature_shapes(self._config, samples))}
+            return {"stored": abstract_stored(self._levels(samples))}
         if self._keeps:
-            return {"cached": abstract_part(feature_shapes(self._config, samples))}
+            return {"cached": abstract_part(self._levels(samples))}
         return {}
 
     def check(self, config: ml_collections.ConfigDict, textures: np.ndarray) -> None:
@@ -110,6 +112,6 @@ class Targets:
         if self._store:
             return Features(companion=StoredFeatures(config, category, images, self._store))
         if self._keeps:
-            levels = feature_shapes(config, samples)
-            return Features(cache=FeatureCache(config, category, len(images), levels))
+            cache = FeatureCache(config, category, len(images), self._levels(samples))
+            return Features(cache=cache)
         return Features()

@@ -21,6 +21,7 @@ from stlm_jax.runtime.progress import note
 from stlm_jax.training.divergence import NotFiniteError, diverged, told
 from stlm_jax.training.layout import shape_of, sides_of
 from stlm_jax.training.members import Group, Member, Run, groups_of, packs_of, runs_of
+from stlm_jax.training.pack import own_groups
 from stlm_jax.training.placement import Placement
 from stlm_jax.training.shares import warn_of_other_shares
 from stlm_jax.training.state import TrainState, abstract_train_state
@@ -123,15 +124,11 @@ def _fit(trainer: Trainer, pack: list[Group], template: TrainState) -> list[str]
     """Trains a pack from its members' checkpoints, which are open meanwhile."""
     members = [member for group in pack for member in group.members]
     placement = trainer.placement
-    own = [
-        member
-        for number in placement.own(trainer.shape[0])
-        for member in (pack[number].members if number < len(pack) else ())
-    ]
+    own = own_groups(pack, placement, trainer.shape).values()
     with contextlib.ExitStack() as opened:
 
         def restore() -> None:
-            for member in own:
+            for member in (member for group in own for member in group.members):
                 member.checkpoints = _checkpoints(member, read_only=not placement.leads)
                 opened.enter_context(member.checkpoints)
                 if member.done:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from miniature import write_set
 from other_processes import REPOSITORY, flags, free_port, in_two_processes
-from training.test_ensemble import SETTINGS, assert_same, config_file, restored, stand_in
+from training.test_ensemble import SETTINGS, assert_same, config_file, restored, run, stand_in
 
 from stlm_jax.main import main
 
@@ -71,8 +71,7 @@ def whole(place):
     """What one process trained on one device."""
     with pytest.MonkeyPatch.context() as patch:
         stand_in(patch)
-        file = config_file(place, ENSEMBLE)
-        assert main(["main", f"--config={file}", f"--workdir={place / 'whole'}", SEEDS]) == 0
+        assert run(place, "whole", SEEDS, settings=ENSEMBLE) == 0
     return place / "whole"
 
 
@@ -95,9 +94,9 @@ def trained(place, name, *options, devices=2, disturbed="", file=None):
 
 
 def assert_all_same(ours, theirs, categories=("disc", "ring")):
-    for run, category in itertools.product(RUNS, categories):
-        assert_same(restored(ours / run, category), restored(theirs / run, category))
-        files = [folder / run / category / "metrics.jsonl" for folder in (ours, theirs)]
+    for name, category in itertools.product(RUNS, categories):
+        assert_same(restored(ours / name, category), restored(theirs / name, category))
+        files = [folder / name / category / "metrics.jsonl" for folder in (ours, theirs)]
         lines = [[json.loads(line)["loss"] for line in file.open()] for file in files]
         assert lines[0] == lines[1] and len(lines[0]) == 3
 
