@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_collections
 import numpy as np
 from flax import traverse_util
 
 from conversion.exports.arguments import check_output, checkpoint_parser, run_command
 from stlm_jax.inference.trained_model import load_trained
+from stlm_jax.models.components import unpublished
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import open_atomically
 from stlm_jax.runtime.paths import path_of
@@ -99,7 +101,17 @@ def open_model(path: Path) -> Model:
         weights, known = checkpoint.read(), _description(path, checkpoint.metadata)
         return Model(weights.variables, weights.unused, known, checkpoint.unproven)
     trained = load_trained(path)
+    _require_published(path, trained.config.student)
     return Model(trained.variables, {}, trained.description)
+
+
+def _require_published(path: Path, student: ml_collections.ConfigDict) -> None:
+    """Raises UserError of a model that published code could not run."""
+    for key, value in unpublished(student).items():
+        raise UserError(
+            f"{path}: was trained with config.student.{key}={value}, which the published layout "
+            "has no place for: use conversion.to_onnx or conversion.to_stablehlo"
+        )
 
 
 def _description(path: Path, metadata: Mapping[str, str]) -> Description | None:

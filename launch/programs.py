@@ -195,7 +195,7 @@ class _Parts:
     def _passes(self) -> float:
         """How often the teacher is run for a sample, on average."""
         names = self.config.data.categories
-        return sum(_passes(self.config, name) for name in names) / len(names)
+        return sum(passes_of(self.config, name) for name in names) / len(names)
 
     def _results(self, sharding: NamedSharding) -> dict[str, Any]:
         """Options of `_jit`; a run on one device leaves results where they are."""
@@ -255,7 +255,7 @@ class _Trained(_Parts):
     def _passes(self) -> float:
         """Of a device with the most of them, as all begin their next steps together."""
         return max(
-            sum(_passes(group.lead.run.config, group.lead.category) for group in row) / len(row)
+            sum(passes_of(group.lead.run.config, group.lead.category) for group in row) / len(row)
             for row in self.together.rows()
         )
 
@@ -271,7 +271,7 @@ class _Places(Placement):
         )
 
 
-def _passes(config: ml_collections.ConfigDict, category: str) -> float:
+def passes_of(config: ml_collections.ConfigDict, category: str) -> float:
     """How often the teacher is run for a sample: of the pseudo-anomalous image and the clean one.
 
     The former is the clean one now and then; clean ones that stand still are known soon.

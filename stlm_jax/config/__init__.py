@@ -114,6 +114,11 @@ def _check_together(values: dict[str, Any]) -> None:
             )
     if not values["train.steps"] and not values["train.epochs"]:
         raise UserError("--config.train.steps=0: give train.steps or train.epochs")
+    if not values["student.fa"] and values["student.streams"] != "both":
+        raise UserError(
+            f"--config.student.fa=False: without FA the streams are compared with each other, so "
+            f"student.streams must be both, not {values['student.streams']}"
+        )
     batch_size, parts = values["train.batch_size"], values["train.accumulate"]
     if batch_size % parts:
         raise UserError(

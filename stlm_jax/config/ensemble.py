@@ -11,9 +11,9 @@ from stlm_jax.runtime.errors import UserError
 
 # What runs of one program may differ in: numbers of the training's state, and what it starts from.
 _VARIED = re.compile(
-    r"(optimizer|loss|pseudo|data\.rotation)\..+|student\.(init|checkpoint|map_init_scale)"
+    r"(optimizer|loss|pseudo|data\.rotation)\..+|student\.(init|checkpoint|map_init_scale|streams|levels|fa)"
 )
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def configurations(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
@@ -39,6 +39,12 @@ def configurations(config: ml_collections.ConfigDict) -> dict[str, ml_collection
     return found
 
 
+def varies(key: str) -> bool:
+    """Whether runs of one program may differ in a key, such as `loss.l1_weight`."""
+    known = key in KEYS or key.startswith("data.rotation.")
+    return known and _VARIED.fullmatch(key) is not None
+
+
 def is_ensemble(config: ml_collections.ConfigDict) -> bool:
     """Whether it names runs that have folders of their own."""
     return bool(config.ensemble.seeds or config.ensemble.settings)
@@ -51,16 +57,16 @@ def seeds_of(text: str) -> list[int]:
 
 def _overrides(label: str, text: str) -> Iterator[tuple[str, str]]:
     where = f"--config.ensemble.settings.{label}={text}"
-    if label and not _NAME.fullmatch(label):
+    if label and not NAME.fullmatch(label):
         raise UserError(f"{where}: {label!r} is to be a folder's name: letters, digits, _ and -")
     for part in text.split():
         key, equals, value = part.partition("=")
         if not equals:
             raise UserError(f"{where}: {part!r} is not KEY=VALUE; separate them by spaces")
-        if not _VARIED.fullmatch(key) or not (key in KEYS or key.startswith("data.rotation.")):
+        if not varies(key):
             raise UserError(
                 f"{where}: runs of one program cannot differ in {key}; they can in keys of "
-                "optimizer, loss, pseudo and data.rotation, and in student.init, "
-                "student.checkpoint and student.map_init_scale"
+                "optimizer, loss, pseudo and data.rotation, and in student.init, checkpoint, "
+                "map_init_scale, streams, levels and fa"
             )
         yield key, value

@@ -71,6 +71,7 @@ _PRECISIONS = one_of("default", "high", "highest")
 _REMAT = one_of("none", "products", "blocks")
 _TEACHERS = one_of("vit_b", "vit_l", "vit_h", "mobile_sam", "demo", "vit_tiny")
 _ENCODERS = one_of("tiny_vit_5m", "tiny_vit_demo", "tiny_vit_test")
+_STREAMS = one_of("both", "plain", "denoising")
 _DEPTH = Rule(
     lambda v: v in (TRAIN, DTYPE, FILE) or range_of(v) is not None,
     f"must be {TRAIN}, {DTYPE}, {FILE} or LOW,HIGH such as 0,4095",
@@ -124,6 +125,10 @@ KEYS: dict[str, Key] = {
         "", ANY, "a MobileSAM's or demo: decoder; an STLM's, demo_student: all"
     ),
     "student.init": Key("random", one_of("random", "mobile_sam"), "of encoders; published: random"),
+    "student.streams": Key("both", _STREAMS, "published; else FA sees the features of one"),
+    "student.decoder": Key("shared", one_of("shared", "separate"), "published: of both streams"),
+    "student.levels": Key("both", one_of("both", "1", "2"), "of features; published; 2: decoder's"),
+    "student.fa": Key(True, ANY, "published; else the map is of cosine distances, FA untrained"),
     "student.segmentation_channels": Key(128, at_least(1), "published: width of the FA module"),
     "student.map_init_scale": Key(1.0, at_least(0.0), "published; less unsaturates FA's sigmoid"),
     # Training.

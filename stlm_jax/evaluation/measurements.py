@@ -16,6 +16,7 @@ from stlm_jax.evaluation.error_rates import ErrorRates
 from stlm_jax.evaluation.results import ImageResult, most_wrong_first
 from stlm_jax.inference.predict_views import ImageMaps
 from stlm_jax.metrics import Accumulator, MetricError
+from stlm_jax.models.components import Components
 from stlm_jax.runtime.text import printable
 from stlm_jax.weights.description import Calibration
 
@@ -39,7 +40,7 @@ class Measurements:
 
     Attributes:
         with_fa: metrics of the map with the FA module.
-        without_fa: metrics of the map without.
+        without_fa: metrics of the map without; none where a model has but one map.
         rates: of wrong verdicts; None without calibration.
         images: {place in the split: result}; those that are not among the most wrong, which reports
             show, have lost their pictures, which are (0, 0).
@@ -54,7 +55,8 @@ class Measurements:
     ):
         """Begins with no image; `panels` are places in the split whose maps are to be kept."""
         self.with_fa = Accumulator(config.evaluate.metrics)
-        self.without_fa = Accumulator(config.evaluate.metrics)
+        comparable = Components.of(config.student).comparable
+        self.without_fa = Accumulator(config.evaluate.metrics if comparable else ())
         self.rates = ErrorRates(calibration) if calibration else None
         self.images: dict[int, ImageResult] = {}
         self.maps: dict[int, np.ndarray] = {}

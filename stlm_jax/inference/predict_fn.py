@@ -22,7 +22,8 @@ def make_predict_fn(config: ml_collections.ConfigDict, model: Stlm) -> Callable:
     """Makes `predict(variables, image, map_size)`, to be jitted with `map_size` static.
 
     `image` is uint8 (N, H, W, 3); `map_size` is (height, width) of the maps. The result holds
-    `map` and `map_without_fa` (N, *map_size), `score` and `score_without_fa` (N,), float32.
+    `map` and `map_without_fa` (N, *map_size), `score` and `score_without_fa` (N,), float32; those
+    without FA only where both streams and FA take part.
     """
     return _predict_fn(model, config.evaluate.score_top_k, config.precision)
 
@@ -32,9 +33,13 @@ def _predict_fn(model: Stlm, top_k: int, precision: str) -> Callable:
     def predict(variables, image, map_size: tuple[int, int]) -> dict[str, jax.Array]:
         with matmul_precision(precision):  # here too, for exports and the Detector
             prediction: Any = model.apply(variables, image)
-        plain_map = cosine_distance_map(prediction.plain, prediction.denoising)
+        maps, parts = {"": prediction.map}, model.components
+        if parts.comparable:
+            maps["_without_fa"] = cosine_distance_map(
+                prediction.plain, prediction.denoising, parts.levels
+            )
         result = {}
-        for suffix, small in (("", prediction.map), ("_without_fa", plain_map)):
+        for suffix, small in maps.items():
             full = upsample_map(small, map_size)
             result[f"map{suffix}"] = full
             result[f"score{suffix}"] = image_score(full, top_k)

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import ml_collections
 
+from stlm_jax.models.components import Components
 from stlm_jax.models.image_encoder import ImageEncoderViT
 from stlm_jax.models.mask_decoder import MaskDecoder
 from stlm_jax.models.prompt_encoder import PromptEncoder
@@ -91,6 +92,10 @@ def build_stlm(config: ml_collections.ConfigDict, devices: int = 1) -> Stlm:
         encoderT=TinyViT(**encoder),
         encoderS=TinyViT(**encoder),
         model=SharedDecoder(**_decoder(variant, dtype)),
+        modelS=SharedDecoder(**_decoder(variant, dtype))
+        if config.student.decoder == "separate"
+        else None,
         segmentation=Segmentation(config.student.segmentation_channels, dtype),
         shares=devices if config.train.batch_norm == "per_device" else 1,
+        components=Components.of(config.student),
     )

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stlm_jax.models.components import PUBLISHED, Components, chosen
 from stlm_jax.models.layers import Dtype, conv
 from stlm_jax.models.norms import BatchNorm
 from stlm_jax.models.resize import resize_bilinear
@@ -14,12 +15,18 @@ def l2_normalise(x):
     return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
 
 
-def aggregate(plain, denoising):
+def aggregate(plain, denoising, components: Components = PUBLISHED):
     """−(p̂ ⊙ d̂) of each level, concatenated over channels: (N, h, w, levels * C) float32.
 
-    `plain` and `denoising` are the streams' features, one (N, h, w, C) a level.
+    `plain` and `denoising` are the streams' features, one (N, h, w, C) a level. The factor of a
+    stream that does not take part is 1, a level that does not is 0.
     """
-    products = [-l2_normalise(p) * l2_normalise(d) for p, d in zip(plain, denoising, strict=True)]
+    products = []
+    for p, d, level in zip(plain, denoising, components.levels, strict=True):
+        product = -chosen(components.plain, l2_normalise(p), 1.0) * chosen(
+            components.denoising, l2_normalise(d), 1.0
+        )
+        products.append(chosen(level, product, 0.0))
     return jnp.concatenate(products, -1)
 
 
@@ -103,11 +110,15 @@ class Segmentation(nn.Module):
         return nn.sigmoid(x[..., 0].astype(jnp.float32))
 
 
-def cosine_distance_map(plain, denoising):
-    """The map without FA: over the levels, the product of 1 − cos(p, d); (N, h, w) float32."""
+def cosine_distance_map(plain, denoising, levels=(True, True)):
+    """The map without FA: over the levels, the product of 1 − cos(p, d); (N, h, w) float32.
+
+    `levels` says which of them count; so many factors of 0..2 it is a product of.
+    """
     product = 1.0
-    for p, d in zip(plain, denoising, strict=True):
-        product = product * (1.0 - (l2_normalise(p) * l2_normalise(d)).sum(-1))
+    for p, d, level in zip(plain, denoising, levels, strict=True):
+        distance = 1.0 - (l2_normalise(p) * l2_normalise(d)).sum(-1)
+        product = product * chosen(level, distance, 1.0)
     return product
 
 

@@ -8,15 +8,17 @@ from typing import Any
 
 from stlm_jax.evaluation.results import WITHOUT_FA, CategoryResult, RunResult
 from stlm_jax.metrics import Result
+from stlm_jax.report import run_facts
 from stlm_jax.runtime.errors import UserError
 
-_PROTOCOL = "protocol"
+_PROTOCOL, _CONFIGURATION = "protocol", "configuration"
 
 
 def content(run: RunResult) -> dict[str, Any]:
     """The file's content; nan where a number is undefined, fractions of 1.
 
-    `protocol` says how it was measured, `cost` what a prediction costs. Each of `categories` has
+    `protocol` says how it was measured, `configuration` of which run, by the digest of its
+    configuration, `cost` what a prediction costs. Each of `categories` has
     its number of `images` (good and defective), `metrics` (`value`, 95 % `interval`, `error_bound`
     of binning, `reason` where undefined), `by_defect`, `calibration` and `rates`.
     """
@@ -24,6 +26,7 @@ def content(run: RunResult) -> dict[str, Any]:
     steps = {f"step of {category.category}": category.step for category in run.categories}
     return {
         _PROTOCOL: {**protocol, **steps},
+        _CONFIGURATION: run_facts.digest(run.config),
         "cost": dataclasses.asdict(run.cost),
         "categories": {category.category: _of_category(category) for category in run.categories},
     }
@@ -37,6 +40,15 @@ def read_protocol(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing: evaluate the run first (--mode=evaluate)") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged: evaluate the run again (--mode=evaluate)") from error
+
+
+def read_configuration(path: Path) -> str | None:
+    """The digest of the configuration that the file is of; None where there is no whole one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))[_CONFIGURATION]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)
 
 
 def _of_category(category: CategoryResult) -> dict[str, Any]:

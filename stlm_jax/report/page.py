@@ -78,6 +78,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
         names=[(_id(index), category.category) for index, category in enumerate(run.categories)],
         gradient=_gradient(),
         verdict_names=(MISS, FALSE_ALARM, RIGHT),
+        two_maps=any(category.result_without_fa.values for category in run.categories),
         style=(_HERE / "style.css").read_text(encoding="utf-8"),
         script=(_HERE / "script.js").read_text(encoding="utf-8"),
     )
@@ -131,7 +132,8 @@ def _charts(index: int, category: CategoryResult) -> list[Chart]:
             percent(result.values[kind.metric]).text if kind.metric in result.values else ""
             for result in (category.result, category.result_without_fa)
         ]
-        alt = f"{kind.title}: {kind.y} over {kind.x} with and without FA"
+        maps = " with and without FA" if without_fa else ""
+        alt = f"{kind.title}: {kind.y} over {kind.x}{maps}"
         charts.append(Chart(kind.title, svg, alt, areas))
     return charts
 

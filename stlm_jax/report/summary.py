@@ -58,9 +58,10 @@ def headline(run: RunResult) -> list[Figure]:
     names = [name for name in _HEADLINE if name in run.mean] or _with_fa(run)[:4]
     figures = []
     for name in names:
-        without = percent(run.mean.get(f"{name}{WITHOUT_FA}", math.nan)).text
+        without = run.mean.get(f"{name}{WITHOUT_FA}")
+        note = "" if without is None else f"without FA {percent(without).text}"
         value = percent(run.mean[name], reason=_MEAN_REASON)
-        figures.append(Figure(tables.heading(name), value, f"without FA {without}", "%"))
+        figures.append(Figure(tables.heading(name), value, note, "%"))
     rates = _mean_rates(run)
     for rate, name, note in (
         ("image_false_alarm_rate", "false alarms", "of good images"),
@@ -87,7 +88,8 @@ def metrics_table(run: RunResult) -> Table:
         rows.append(cells)
     every = [*names, *(f"{name}{WITHOUT_FA}" for name in without)]
     last = [word("mean"), *(percent(run.mean[name], reason=_MEAN_REASON) for name in every)]
-    groups = [("", 1), ("with FA", len(names)), ("without FA", len(without))]
+    first = "with FA" if without else ""  # which a model with one map may not have
+    groups = [("", 1), (first, len(names)), ("without FA", len(without))]
     headings = [tables.heading(name) for name in (*names, *without)]
     return Table([g for g in groups if g[1]], ["category", *headings], rows, last)
 

@@ -29,12 +29,12 @@ def write_results(run: RunResult, workdir: Path) -> None:
     paper = tables.paper_line(run.config.data.source)
     closing = f"\nCost: {run.cost.sentence()}.\n" + (f"\n{paper}\n" if paper else "")
     tables.write_tables(directory, results, closing)
-    write_json(directory / DETAILS, details_json.content(run))
     try:
         write_report(directory / REPORT, run)
         write_events(workdir, run)
     except UserError as error:  # the report needs optional libraries, the numbers do not
         note(f"no report: {error}")
+    write_json(directory / DETAILS, details_json.content(run))  # last: it says that all is there
     note(f"written to {directory}")
     print(tables.format_table(results) + closing, end="")  # last: whoever reads it may have gone
 

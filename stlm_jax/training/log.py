@@ -103,7 +103,9 @@ class TrainingLog:
                 failed[place] = self._not_finite(losses, step)
             else:
                 self._progress[place].reach(step, {name: own[name] for name in _SHOWN})
-                self.writers[place].write(step, own | {"steps_per_second": rate})
+                # Of all that are trained together: each has its share of the time.
+                shared = {"steps_per_second": rate, "together": float(len(active))}
+                self.writers[place].write(step, own | shared)
         self._finite = step
         return failed
 

@@ -16,9 +16,12 @@ def cosine_distance(student, teacher):
     return 1.0 - dot / jnp.sqrt(jnp.maximum(squares, _COSINE_EPSILON**2))
 
 
-def cosine_loss(distances):
-    """The sum over maps (one a stream and level) of their means."""
-    return sum(jnp.mean(distance) for distance in distances)
+def cosine_loss(distances, guided):
+    """The sum over maps (one a stream and level) of their means, of those that are `guided`."""
+    return sum(
+        jnp.mean(distance) * jnp.float32(counts)
+        for distance, counts in zip(distances, guided, strict=True)
+    )
 
 
 def focal_loss(prediction, target, gamma):

@@ -11,8 +11,8 @@ from flax import traverse_util
 # The first column is searched in the parameter's path; every path matches exactly one.
 RULES = (
     (r"^encoder[TS]/", "adam"),
-    (r"^model/mask_decoder/", "adam"),
-    (r"^model/prompt_encoder/no_mask_embed/", "adam"),
+    (r"^modelS?/mask_decoder/", "adam"),
+    (r"^modelS?/prompt_encoder/no_mask_embed/", "adam"),
     (r"positional_encoding_gaussian_matrix$", "frozen"),  # a buffer in torch
     (r"^segmentation/res_", "sgd_residual"),
     (r"^segmentation/head_", "sgd_head"),

@@ -1,5 +1,7 @@
 """What a training starts from: the frozen teacher, and the student's first weights."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -99,7 +101,9 @@ def _take_over_sam(
     sam = Sam(model.encoderT.clone(), model.model.prompt_encoder, model.model.mask_decoder)
     check_tree(path, source, variable_shapes(sam))
     decoder = {part: source["params"][part] for part in ("prompt_encoder", "mask_decoder")}
-    variables["params"]["model"] = decoder
+    for name in ("model", "modelS"):
+        if name in variables["params"]:
+            variables["params"][name] = copy.deepcopy(decoder)
     if init == "mobile_sam":
         for collection in ("params", "batch_stats"):
             for stream in ("encoderT", "encoderS"):

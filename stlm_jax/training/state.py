@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import struct, traverse_util
 
+from stlm_jax.models.components import Components
 from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.training.optimizer import group_of, make_optimizer
@@ -28,7 +29,7 @@ class TrainState(struct.PyTreeNode):
         batch_stats: its running statistics.
         opt_state: moments, and the optimisers' hyperparameters as arrays.
         hyper: numbers that an ablation may vary, each an array, by group: `loss`, `pseudo`,
-            `rotation`, `optimizer`.
+            `rotation`, `optimizer`, `student`.
         key: uint32 data of the run's key; a step uses `fold_in(key, step)`.
     """
 
@@ -75,6 +76,9 @@ def hyperparameters(config: ml_collections.ConfigDict, category: str = "", steps
         },
         "rotation": policy_numbers(config.data.rotation, category),
         "optimizer": {"decay_steps": jnp.float32(decay_steps)},
+        "student": {
+            name: jnp.bool_(used) for name, used in Components.of(config.student)._asdict().items()
+        },
     }
 
 
@@ -118,7 +122,7 @@ def parameter_table(params: Any) -> str:
     counts: dict[tuple[str, str], int] = {}
     for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
         module, part = path.split("/")[:2]
-        name = f"{module}/{part}" if module in ("model", "segmentation") else module
+        name = module if module.startswith("encoder") else f"{module}/{part}"
         row = name, group_of(path)
         counts[row] = counts.get(row, 0) + int(np.prod(leaf.shape))
     lines = [f"{name:<40} {group:<12} {count:>12,}" for (name, group), count in counts.items()]

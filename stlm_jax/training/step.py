@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from stlm_jax.models.components import PUBLISHED, Components
 from stlm_jax.models.sam import Sam
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.training import losses
@@ -153,18 +154,27 @@ def gradients(
 
     `pseudo` is (N, H, W, 3) in 0..255, `mask` (N, H, W), 1 where an image was changed.
     """
+    components = Components(**state.hyper["student"])
 
     def objective(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        prediction, changed = model.apply(variables, pseudo, train=True, mutable=["batch_stats"])
-        terms = loss_terms(prediction, targets, mask, state.hyper["loss"])
+        prediction, changed = model.apply(
+            variables, pseudo, train=True, components=components, mutable=["batch_stats"]
+        )
+        terms = loss_terms(prediction, targets, mask, state.hyper["loss"], components)
         return terms["loss"], (terms, changed["batch_stats"])
 
     grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     return grads, batch_stats, {**metrics, "gradient_norm": optax.global_norm(grads)}
 
 
-def loss_terms(prediction, targets: TeacherFeatures | None, mask, hyper) -> Metrics:
+def loss_terms(
+    prediction,
+    targets: TeacherFeatures | None,
+    mask,
+    hyper,
+    components: Components = PUBLISHED,
+) -> Metrics:
     """The published losses of a batch.
 
     Args:
@@ -173,6 +183,7 @@ def loss_terms(prediction, targets: TeacherFeatures | None, mask, hyper) -> Metr
             the plain and the denoising stream imitate; None trains the segmentation alone.
         mask: (N, H, W), 1 where the image was changed.
         hyper: arrays `cosine_weight`, `focal_weight`, `l1_weight`, `focal_gamma`.
+        components: what takes part: others are not guided, and without FA the map is not trained.
 
     Returns:
         Scalars `cosine`, `focal`, `l1` and their weighted sum `loss`.
@@ -188,10 +199,11 @@ def loss_terms(prediction, targets: TeacherFeatures | None, mask, hyper) -> Metr
             (*prediction.plain, *prediction.denoising),
             (*of_pseudo, *of_clean),
         )
-        cosine = losses.cosine_loss(distances)
-    total = (
-        hyper["cosine_weight"] * cosine + hyper["focal_weight"] * focal + hyper["l1_weight"] * l1
+        cosine = losses.cosine_loss(distances, components.guided)
+    focal_weight, l1_weight = (
+        hyper[name] * jnp.float32(components.fa) for name in ("focal_weight", "l1_weight")
     )
+    total = hyper["cosine_weight"] * cosine + focal_weight * focal + l1_weight * l1
     return {"loss": total, "cosine": cosine, "focal": focal, "l1": l1}
 
 

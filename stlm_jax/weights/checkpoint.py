@@ -25,7 +25,7 @@ from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.files import disk_problem
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
-from stlm_jax.weights.checkpoint_formats import paths_of_format_1
+from stlm_jax.weights.checkpoint_formats import come_later, paths_of_format_1
 from stlm_jax.weights.leaves import (
     describe,
     flattened,
@@ -226,7 +226,10 @@ class Checkpoints:
         else:
             item, saved = name, meta["leaves"][name]
             paths = {path: path for path in saved}
-        self._require_same_model(step, {paths[p]: saved[p] for p in paths}, expected)
+        known = {paths[p]: saved[p] for p in paths}
+        later = come_later(known, expected)
+        known |= {path: describe(value) for path, value in later.items()}
+        self._require_same_model(step, known, expected)
         # Orbax restores an item only as a whole, into a tree of the very structure.
         target = {path: np.empty(shape, dtype) for path, (shape, dtype, _) in saved.items()}
         args = {item: ocp.args.StandardRestore(nested(target))}
@@ -237,7 +240,7 @@ class Checkpoints:
                 raise ValueError(f"{path} is not what was saved")
             if name == _STUDENT:
                 require_finite(self.directory / str(step), path, flat[path])
-        return rebuild(template, {paths[path]: flat[path] for path in paths})
+        return rebuild(template, later | {paths[path]: flat[path] for path in paths})
 
     def _require_known_format(self, step: int, number: int) -> None:
         if number not in range(1, _FORMAT + 1):

@@ -1,8 +1,16 @@
 """Where checkpoints of earlier releases have what today's have."""
 
+import numpy as np
+
 from stlm_jax.weights.leaves import SEPARATOR
 
 STUDENT_PARTS = ("params", "batch_stats")
+
+# What of the training came later; before, all of the model took part.
+_LATER = {
+    f"hyper/student/{name}": np.bool_(True)
+    for name in ("plain", "denoising", "level1", "level2", "fa")
+}
 
 
 def paths_of_format_1(student: bool, saved: dict, expected: dict) -> dict[str, str]:
@@ -23,3 +31,12 @@ def paths_of_format_1(student: bool, saved: dict, expected: dict) -> dict[str, s
             today[f"hyper/{'_'.join(rest)}"] = path
             today[f"hyper/{rest[-1]}"] = path  # … and hyper/loss/l1_weight hyper/l1_weight
     return {path: today.get(path, path) for path in saved if path not in of_student}
+
+
+def come_later(saved: dict, expected: dict) -> dict[str, np.ndarray]:
+    """By path, what is expected of a training and was not saved by a release that had no such."""
+    return {
+        path: np.asarray(value)
+        for path, value in _LATER.items()
+        if path in expected and path not in saved
+    }

@@ -1,5 +1,6 @@
 """Weights from a file of any kind."""
 
+import copy
 import pathlib
 from typing import Any
 
@@ -94,8 +95,14 @@ def load_sam(path: str | pathlib.Path) -> tuple[Sam, Variables]:
 
 
 def read_student(path: str | pathlib.Path, model: Stlm) -> Weights | None:
-    """The STLM that fits `model`, or the SAM, of a file of any kind; None of an empty `path`."""
+    """The STLM that fits `model`, or the SAM, of a file of any kind; None of an empty `path`.
+
+    Where `model` has a decoder for each stream and the file one for both, it is that of each.
+    """
     weights = read_file(path) if path else None
     if weights and weights.metadata["kind"] == "stlm":
+        params = weights.variables["params"]
+        if model.modelS is not None and "model" in params:
+            params.setdefault("modelS", copy.deepcopy(params["model"]))
         check_tree(path, weights.variables, variable_shapes(model))
     return weights

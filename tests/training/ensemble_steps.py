@@ -47,7 +47,10 @@ prompt_encoder.np = resize.np = types.SimpleNamespace(**{**vars(np), "float32": 
 
 SIDE, BATCH, STEPS = 32, 4, 10
 CATEGORIES = ("disc", "ring")  # the second is turned
-SETTINGS = ({}, {"optimizer.learning_rate": 1e-3, "loss.focal_gamma": 2.0})
+SETTINGS = (
+    {},
+    {"optimizer.learning_rate": 1e-3, "loss.focal_gamma": 2.0, "student.streams": "denoising"},
+)
 
 
 def config():

@@ -15,8 +15,13 @@ def arrays(golden):
 
 
 def test_cosine(arrays):
-    actual = losses.cosine_loss([arrays["map0"], arrays["map1"]])
+    actual = losses.cosine_loss([arrays["map0"], arrays["map1"]], [True, True])
     assert actual == pytest.approx(float(arrays["cosine"]), rel=TOLERANCE)
+
+
+def test_what_is_not_guided_costs_nothing(arrays):
+    maps = [arrays["map0"], arrays["map1"]]
+    assert losses.cosine_loss(maps, [False, True]) == pytest.approx(maps[1].mean(), rel=TOLERANCE)
 
 
 def test_cosine_distance_by_hand():

@@ -105,3 +105,17 @@ def test_another_optimiser_leaves_a_trained_model_readable(tmp_path):
         assert same(checkpoints.restore(STUDENT).student, STUDENT)
         with pytest.raises(UserError, match=r"of another model: opt_state/mu/kernel is absent"):
             checkpoints.restore(STUDENT, TRAINING)
+
+
+def test_what_came_later_is_what_it_was_before(tmp_path):
+    """Releases that trained the whole model only saved nothing of its parts."""
+    now = TRAINING | {"hyper": TRAINING["hyper"] | {"student": {"fa": np.bool_(False)}}}
+    with Checkpoints(tmp_path / "a") as checkpoints:
+        checkpoints.save(7, STUDENT, TRAINING, None)
+        restored = checkpoints.restore(STUDENT, now)
+        assert restored.training["hyper"]["student"]["fa"].item() is True
+        checkpoints.save(8, STUDENT, now, None)
+        assert checkpoints.restore(STUDENT, now).training["hyper"]["student"]["fa"].item() is False
+        unknown = TRAINING | {"hyper": TRAINING["hyper"] | {"student": {"more": np.bool_(False)}}}
+        with pytest.raises(UserError, match="hyper/student/more is absent in the checkpoint"):
+            checkpoints.restore(STUDENT, unknown)
