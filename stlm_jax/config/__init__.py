@@ -1,6 +1,8 @@
 """The configuration: its keys with their published values, and what they may be."""
 
 import difflib
+import hashlib
+import json
 from typing import Any
 
 import ml_collections
@@ -53,6 +55,12 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def digest(config: ml_collections.ConfigDict) -> str:
+    """12 hexadecimal digits that two configurations share only if they are equal."""
+    text = json.dumps(json.loads(config.to_json()), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def missing(config: ml_collections.ConfigDict) -> list[str]:

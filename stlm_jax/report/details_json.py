@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stlm_jax.config import digest
 from stlm_jax.evaluation.results import WITHOUT_FA, CategoryResult, RunResult
 from stlm_jax.metrics import Result
-from stlm_jax.report import run_facts
 from stlm_jax.runtime.errors import UserError
 
 _PROTOCOL, _CONFIGURATION = "protocol", "configuration"
@@ -26,7 +26,7 @@ def content(run: RunResult) -> dict[str, Any]:
     steps = {f"step of {category.category}": category.step for category in run.categories}
     return {
         _PROTOCOL: {**protocol, **steps},
-        _CONFIGURATION: run_facts.digest(run.config),
+        _CONFIGURATION: digest(run.config),
         "cost": dataclasses.asdict(run.cost),
         "categories": {category.category: _of_category(category) for category in run.categories},
     }

@@ -1,11 +1,10 @@
 """What a run was: configuration, revision, devices, cost."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import ml_collections
 
+from stlm_jax.config import digest
 from stlm_jax.evaluation.results import RunResult
 from stlm_jax.models.components import unpublished
 from stlm_jax.report.cells import UNDEFINED
@@ -33,12 +32,6 @@ def of_run(run: RunResult, workdir: Path) -> dict[str, str]:
     if versions.get("jax"):
         known["trained with"] = f"jax {versions['jax']}, flax {versions.get('flax')}"
     return known
-
-
-def digest(config: ml_collections.ConfigDict) -> str:
-    """12 hexadecimal digits that two configurations share only if they are equal."""
-    text = json.dumps(json.loads(config.to_json()), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _resolution(config: ml_collections.ConfigDict) -> str:

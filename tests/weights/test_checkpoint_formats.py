@@ -116,6 +116,7 @@ def test_what_came_later_is_what_it_was_before(tmp_path):
         assert restored.training["hyper"]["student"]["fa"].item() is True
         checkpoints.save(8, STUDENT, now, None)
         assert checkpoints.restore(STUDENT, now).training["hyper"]["student"]["fa"].item() is False
-        unknown = TRAINING | {"hyper": TRAINING["hyper"] | {"student": {"more": np.bool_(False)}}}
+        student = {"fa": np.bool_(False), "more": np.bool_(False)}
+        unknown = TRAINING | {"hyper": TRAINING["hyper"] | {"student": student}}
         with pytest.raises(UserError, match="hyper/student/more is absent in the checkpoint"):
             checkpoints.restore(STUDENT, unknown)
