@@ -3,7 +3,8 @@
 WORKDIR/config.json, run.json, data_check.json, compilation_cache/, lock (while a process trains)
 An ensemble's runs have WORKDIR/RUN/, each like the folder of a run alone.
 WORKDIR/CATEGORY/checkpoints/, calibration.json, depth.json, metrics.jsonl, TensorBoard events
-WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, panels/
+WORKDIR/results/report.html, table.md, table.csv, metrics.json, details.json, replicates.npz
+WORKDIR/results/panels/
 WORKDIR/results/predict/CATEGORY/scores.csv, scores.json and pictures, unless config.predict.output
 names another folder
 """
@@ -38,6 +39,7 @@ PROFILE = "profile"
 RESULTS = "results"
 REPORT = "report.html"
 METRICS, DETAILS = "metrics.json", "details.json"
+REPLICATES = "replicates.npz"
 TABLE, TABLE_CSV = "table.md", "table.csv"
 PANELS = "panels"
 PREDICTIONS = "predict"

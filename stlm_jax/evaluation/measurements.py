@@ -72,11 +72,13 @@ class Measurements:
         of_map = resize_map(maps.map, image.shape)
         score_without_fa = math.nan
         try:
-            self.with_fa.add(of_map, mask, score, label, defect, regions)
+            self.with_fa.add(of_map, mask, score, label, defect, regions, image.place)
             if maps.map_without_fa is not None and maps.score_without_fa is not None:
                 without, score_without_fa = maps.map_without_fa, float(maps.score_without_fa)
                 without = resize_map(without, image.shape)
-                self.without_fa.add(without, mask, score_without_fa, label, defect, regions)
+                self.without_fa.add(
+                    without, mask, score_without_fa, label, defect, regions, image.place
+                )
             if self.rates:
                 self.rates.add(of_map, mask, score, label)
         except MetricError as error:

@@ -69,6 +69,13 @@ class CategoryResult:
         without = self.result_without_fa.values
         return {**self.result.values, **{f"{name}{WITHOUT_FA}": without[name] for name in without}}
 
+    @property
+    def replicates(self) -> dict[str, np.ndarray]:
+        """(B,) on drawn sets of images of those `metrics` that have them."""
+        without = self.result_without_fa.replicates
+        named = {f"{name}{WITHOUT_FA}": without[name] for name in without}
+        return {**self.result.replicates, **named}
+
 
 @dataclass
 class RunResult:

@@ -1,12 +1,12 @@
 """Metrics of images that come one by one, in memory that does not grow with their pixels."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from stlm_jax.metrics import checks
-from stlm_jax.metrics.bootstrap import Replicates, draw, intervals
+from stlm_jax.metrics.bootstrap import Replicates, draw, intervals, replicated
 from stlm_jax.metrics.checks import MetricError
 from stlm_jax.metrics.coarse import Coarse
 from stlm_jax.metrics.curves import Curve, curves_of
@@ -27,6 +27,8 @@ class Result:
         by_defect: by kind of defect and metric: the images of that kind against all good ones.
         curves: `pixel_roc`, `pixel_pr`, `pro`, `image_roc`, `image_pr`, those that are defined.
         error_bounds: by metric that is defined, how far binning may have moved the value.
+        replicates: by metric (B,) float64, its values on the drawn sets of images, of which the
+            interval is made; nan where undefined. See `bootstrap.replicated`.
     """
 
     values: dict[str, float]
@@ -35,19 +37,26 @@ class Result:
     by_defect: dict[str, dict[str, float]]
     curves: dict[str, Curve]
     error_bounds: dict[str, float]
+    replicates: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class _Image:
+    place: int | None
     score: float
     label: bool
     defect: str
     histograms: tuple[Coarse, Coarse] | None
 
     def order(self) -> tuple:
-        """A key that sorts images the same in whatever order they came."""
+        """A key that sorts images the same in whatever order they came.
+
+        By place where it is known: what a model says of an image then has no influence.
+        """
+        if self.place is not None:
+            return 0, self.place
         digests = [histogram.digest() for histogram in self.histograms or ()]
-        return self.label, self.defect, self.score, digests
+        return 1, self.label, self.defect, self.score, digests
 
 
 class Accumulator:
@@ -88,6 +97,7 @@ class Accumulator:
         label: bool,
         defect: str,
         regions: Sequence[Region] | None = None,
+        place: int | None = None,
     ) -> None:
         """Folds one image in, or refuses it whole; sizes may differ from image to image.
 
@@ -100,6 +110,8 @@ class Accumulator:
             defect: the kind of defect; of a good image it does not matter.
             regions: for `spro`, (mask (H, W) bool, pixels that saturate it) of each annotated
                 anomaly, as in `pixel_weights`.
+            place: of the image in its split, unlike that of any other. Where all images have one,
+                replicate b counts the same images in every accumulator of the split.
         """
         values = _map(anomaly_map)
         known = None if mask is None else checks.binary("mask", mask)
@@ -117,7 +129,7 @@ class Accumulator:
         if known is not None or not defective:
             part = self._part(defect) if defective else self._good
             histograms = part.add(values, known, not defective, regions)
-        self._images.append(_Image(float(image_score), defective, str(defect), histograms))
+        self._images.append(_Image(place, float(image_score), defective, str(defect), histograms))
 
     def merge(self, other: "Accumulator") -> None:
         """Folds in all images of another, of the same settings; it is left as it is."""
@@ -137,17 +149,18 @@ class Accumulator:
         images = sorted(self._images, key=_Image.order)
         whole = self._streamed(images, [self._good, *self._defective.values()])
         values, reasons = values_of(metrics, whole)
-        ranges = {}
+        drawn = {}
         if self._bootstrap and images:
             counts = draw(whole.labels, self._bootstrap, self._seed)
             replicates = Replicates(counts, [image.histograms for image in images], whole)
-            ranges = intervals(metrics, values, replicates)
+            drawn = replicated(metrics, values, replicates)
         bounds = {
             name: metric.bound(getattr(whole, metric.source))
             for name, metric in metrics.items()
             if name not in reasons
         }
-        return Result(values, reasons, ranges, self._by_defect(images), curves_of(whole), bounds)
+        by_defect, curves = self._by_defect(images), curves_of(whole)
+        return Result(values, reasons, intervals(drawn), by_defect, curves, bounds, drawn)
 
     def _by_defect(self, images: list[_Image]) -> dict[str, dict[str, float]]:
         metrics = self._metrics()

@@ -1,6 +1,6 @@
 """Intervals of metrics over the images: resampled with repetition, good and defective apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,8 @@ Histograms = Sequence[tuple[Coarse, Coarse] | None]  # of normal and of defectiv
 def draw(labels: np.ndarray, replicates: int, seed: int) -> np.ndarray:
     """(B + 1, N) how often each image counts: once in the first row, then as drawn B times.
 
-    The numbers of good and of defective images, by `labels` (N,) bool, stay what they are.
+    The numbers of good and of defective images, by `labels` (N,) bool, stay what they are. Equal
+    labels have equal counts: replicates of two models pair where the images are in one order.
     """
     rng = np.random.default_rng(seed)
     counts = np.ones((replicates + 1, len(labels)))
@@ -32,16 +33,15 @@ def draw(labels: np.ndarray, replicates: int, seed: int) -> np.ndarray:
     return counts
 
 
-def intervals(
+def replicated(
     metrics: dict[str, Metric], values: dict[str, float], replicates: "Replicates"
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of those metrics that have a value.
+) -> dict[str, np.ndarray]:
+    """(B,) float64 on the drawn sets, of those metrics that have a value; nan where undefined.
 
-    Histograms of images are coarser than what the values are computed from; the interval is moved
-    by the difference. A metric that most replicates leave undefined has none, nor has
-    `aupro_destseg`, for which histograms do not suffice.
+    Histograms of images are coarser than what the values are computed from: replicates are moved
+    by the difference, and clipped to [0, 1], where every metric lies. `aupro_destseg`, for which
+    histograms do not suffice, has none.
     """
-    tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
     result = {}
     for name, metric in metrics.items():
         if not np.isfinite(values[name]) or metric.source == "region_scores":
@@ -50,10 +50,20 @@ def intervals(
             batches = [_values(metric, points) for points in replicates.of(metric)]
         except Undefined:
             continue
-        once, *drawn = np.concatenate(batches)
-        defined = np.array(drawn)[np.isfinite(drawn)]
-        if np.isfinite(once) and 2 * len(defined) > len(drawn):
-            low, high = np.clip(np.quantile(defined, tails) + values[name] - once, 0, 1)
+        once, drawn = np.split(np.concatenate(batches), [1])
+        if np.isfinite(once[0]):
+            result[name] = np.clip(drawn + (values[name] - once[0]), 0, 1)
+    return result
+
+
+def intervals(replicates: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals by metric; none where most replicates are undefined."""
+    tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
+    result = {}
+    for name, drawn in replicates.items():
+        defined = drawn[np.isfinite(drawn)]
+        if 2 * len(defined) > len(drawn):
+            low, high = np.quantile(defined, tails)
             result[name] = (float(low), float(high))
     return result
 

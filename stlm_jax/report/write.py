@@ -10,7 +10,7 @@ from stlm_jax.data.images import load_images, load_masks
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.evaluation.evaluate import DrawPanels
 from stlm_jax.evaluation.results import PanelImage, RunResult
-from stlm_jax.report import details_json, tables
+from stlm_jax.report import details_json, replicates, tables
 from stlm_jax.report.events import write_events
 from stlm_jax.report.page import write_report
 from stlm_jax.report.panels import write_panels
@@ -19,7 +19,7 @@ from stlm_jax.runtime.files import write_json
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
 from stlm_jax.weights.description import Calibration
-from stlm_jax.workdir import DETAILS, PANELS, REPORT, RESULTS
+from stlm_jax.workdir import DETAILS, PANELS, REPLICATES, REPORT, RESULTS
 
 
 def write_results(run: RunResult, workdir: Path) -> None:
@@ -29,6 +29,7 @@ def write_results(run: RunResult, workdir: Path) -> None:
     paper = tables.paper_line(run.config.data.source)
     closing = f"\nCost: {run.cost.sentence()}.\n" + (f"\n{paper}\n" if paper else "")
     tables.write_tables(directory, results, closing)
+    replicates.write_replicates(directory / REPLICATES, run.categories)
     try:
         write_report(directory / REPORT, run)
         write_events(workdir, run)
