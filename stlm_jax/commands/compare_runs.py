@@ -7,7 +7,6 @@ RUN is a --workdir. DIR gets table.md, table.csv and seeds.json, which holds eve
 
 import argparse
 import math
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,33 +15,13 @@ from typing import Any, NamedTuple
 from stlm_jax.config import flatten
 from stlm_jax.evaluation.results import MEAN
 from stlm_jax.report import details_json, tables
+from stlm_jax.report.spread import Spread
 from stlm_jax.report.tables import percent
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import STOPPED, exit_status
 from stlm_jax.runtime.files import write_atomically, write_json
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.workdir import CONFIG, DETAILS, METRICS, RESULTS, SEEDS, TABLE, TABLE_CSV, read_config
-
-
-class Spread(NamedTuple):
-    """A metric over seeds, fractions of 1.
-
-    Attributes:
-        mean: over the runs; nan where one has no value.
-        std: the sample standard deviation (n − 1); nan likewise.
-        values: of every run.
-    """
-
-    mean: float
-    std: float
-    values: list[float]
-
-    @classmethod
-    def of(cls, values: list[float]) -> "Spread":
-        """Of two values or more."""
-        if any(map(math.isnan, values)):
-            return cls(math.nan, math.nan, values)
-        return cls(statistics.fmean(values), statistics.stdev(values), values)
 
 
 class _Run(NamedTuple):
@@ -122,10 +101,8 @@ def _check_alike(first: _Run, run: _Run) -> None:
 
 def _markdown(spreads: dict[str, dict[str, Spread]], seeds: list[int], paper: str) -> str:
     rows = [
-        [name, *("-" if math.isnan(s.mean) else f"{percent(s.mean)} ± {percent(s.std)}"
-                 for s in values.values())]
-        for name, values in spreads.items()
-    ]  # fmt: skip
+        [name, *(spread.text for spread in values.values())] for name, values in spreads.items()
+    ]
     rows[-1][0] = f"**{rows[-1][0]}**"
     listed = ", ".join(map(str, seeds))
     return (

@@ -14,7 +14,7 @@ from stlm_jax.runtime.errors import UserError
 # matplotlib writes these colours, which nothing else has; the page puts its own in their place.
 _NAMES = "ink-2", "line", "accent", "muted", "good", "defective", "ink", "paper"
 _VARIABLES = {f"#0{i}0{i}0{i}": f"--{name}" for i, name in enumerate(_NAMES, 1)}
-_INK, _LINE, _WITH_FA, _WITHOUT_FA, _GOOD, _DEFECTIVE, _THRESHOLD, _PAPER = _VARIABLES
+INK_2, LINE, ACCENT, MUTED, GOOD, DEFECTIVE, INK, PAPER = _VARIABLES
 _RIGHT_OPACITY = 0.4  # of a histogram's bars on their side of the threshold; 1 on the wrong one
 _BINS = 32
 
@@ -51,21 +51,21 @@ def curve_chart(
     `name` differs from that of every other chart on the page. The calibrated threshold lies `at`
     a point of the curve with FA; nan for nowhere.
     """
-    figure, axes = _figure(2.4, 1.85, 9)
+    figure, axes = new_figure(2.4, 1.85, 9)
     if without_fa is not None:
-        axes.plot(without_fa.x, without_fa.y, color=_WITHOUT_FA, lw=1.2, ls=(0, (3, 2)))
+        axes.plot(without_fa.x, without_fa.y, color=MUTED, lw=1.2, ls=(0, (3, 2)))
     if with_fa is not None:
-        axes.plot(with_fa.x, with_fa.y, color=_WITH_FA, lw=1.8, solid_joinstyle="round")
+        axes.plot(with_fa.x, with_fa.y, color=ACCENT, lw=1.8, solid_joinstyle="round")
     if not any(map(math.isnan, at)):
-        style = {"mfc": _PAPER, "mec": _THRESHOLD, "mew": 1.4}
+        style = {"mfc": PAPER, "mec": INK, "mew": 1.4}
         axes.plot(*at, "o", ms=6, clip_on=False, zorder=5, **style)
     axes.set(xlim=(0, kind.limit), ylim=(0, 1), xlabel=kind.x, ylabel=kind.y)
     axes.set_xticks(np.linspace(0, kind.limit, 4 if kind.limit < 1 else 5))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.xaxis.set_major_formatter("{x:.2g}")
     axes.yaxis.set_major_formatter("{x:.2g}")
-    axes.grid(color=_LINE, lw=0.6)
-    return _svg(figure, name)
+    axes.grid(color=LINE, lw=0.6)
+    return as_svg(figure, name)
 
 
 def score_histogram(
@@ -76,11 +76,11 @@ def score_histogram(
     Bars beyond the threshold on the wrong side, misses and false alarms, are in full colour; a
     bin ends at the threshold, so none straddles it. `name` is as in `curve_chart`.
     """
-    figure, axes = _figure(5.6, 2.3, 8.5)
+    figure, axes = new_figure(5.6, 2.3, 8.5)
     edges = _edges(np.concatenate([good, defective]), threshold)
     centres, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     highest = 1
-    rows = ((good, _GOOD, 1, False), (defective, _DEFECTIVE, -1, True))
+    rows = ((good, GOOD, 1, False), (defective, DEFECTIVE, -1, True))
     for scores, colour, direction, above in rows:
         # A score at the threshold is below it: bins hold their upper end, not their lower one.
         counts = np.histogram(-np.asarray(scores), -edges[::-1])[0][::-1]
@@ -92,9 +92,9 @@ def score_histogram(
             chosen = side & (counts > 0)
             heights = direction * counts[chosen]
             axes.bar(centres[chosen], heights, 0.9 * widths[chosen], color=colour, alpha=opacity)
-    axes.axhline(0, color=_INK, lw=0.8)
+    axes.axhline(0, color=INK_2, lw=0.8)
     if threshold is not None:
-        axes.axvline(threshold, color=_THRESHOLD, lw=1.2)
+        axes.axvline(threshold, color=INK, lw=1.2)
         to_left = threshold > (edges[0] + edges[-1]) / 2
         axes.annotate(
             f"threshold {threshold:.3g}",
@@ -103,15 +103,15 @@ def score_histogram(
             xytext=(-4 if to_left else 4, -7),
             textcoords="offset points",
             ha="right" if to_left else "left",
-            color=_THRESHOLD,
+            color=INK,
             size=9,
         )
     axes.set(xlabel="image score", ylabel="images", ylim=(-1.1 * highest, 1.3 * highest))
     axes.set_xlim(edges[0], edges[-1])
     axes.yaxis.set_major_locator(_matplotlib().ticker.MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
-    axes.grid(axis="y", color=_LINE, lw=0.6)
-    return _svg(figure, name)
+    axes.grid(axis="y", color=LINE, lw=0.6)
+    return as_svg(figure, name)
 
 
 def _edges(scores: np.ndarray, threshold: float | None) -> np.ndarray:
@@ -125,7 +125,7 @@ def _edges(scores: np.ndarray, threshold: float | None) -> np.ndarray:
     return np.where(numbers == 0, start, start + width * numbers)
 
 
-def _figure(width: float, height: float, text: float):
+def new_figure(width: float, height: float, text: float):
     """A figure of so many inches, which the page stretches, and its axes; `text` is in points."""
     figure = _matplotlib().figure.Figure((width, height), facecolor="none")
     # Margins in inches that hold the labels: having them measured draws everything twice.
@@ -135,14 +135,14 @@ def _figure(width: float, height: float, text: float):
     )
     axes.set_facecolor("none")
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, length=0, labelsize=text)
+    axes.tick_params(colors=INK_2, length=0, labelsize=text)
     axes.spines[:].set_visible(False)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=_INK, size=text)
+        label.set(color=INK_2, size=text)
     return figure, axes
 
 
-def _svg(figure, name: str) -> str:
+def as_svg(figure, name: str) -> str:
     """The figure as SVG to stand inside HTML: no names, no fonts, no address."""
     buffer = io.StringIO()
     with _matplotlib().rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

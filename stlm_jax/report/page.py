@@ -67,7 +67,7 @@ def write_report(path: str | os.PathLike, run: RunResult) -> Path:
     most.
     """
     path = path_of(path)
-    template = _environment().get_template("template.html")
+    template = environment().get_template("template.html")
     page = template.generate(
         facts=run_facts.of_run(run, path.parent.parent),
         headline=summary.headline(run),
@@ -158,7 +158,8 @@ def _gradient() -> str:
     return ", ".join("rgb({} {} {})".format(*colour) for colour in colours(np.linspace(0, 1, 17)))
 
 
-def _environment():
+def environment(folder: Path = _HERE):
+    """What makes pages of a folder's templates."""
     try:
         import jinja2
     except ImportError as error:
@@ -166,7 +167,7 @@ def _environment():
             "the report needs jinja2; install it with `pip install 'stlm_jax[report]'`"
         ) from error
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

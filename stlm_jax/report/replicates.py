@@ -61,6 +61,8 @@ def read_replicates(path: str | os.PathLike) -> dict[str, Replicates]:
         found: dict[str, dict[str, np.ndarray]] = {}
         for name, values in arrays.items():
             category, _, metric = name.rpartition("/")
+            if values.ndim != (metric not in (_IMAGES, _DIGEST)):
+                raise ValueError(f"{name} has {values.ndim} axes")
             found.setdefault(category, {})[metric] = values
         return {
             category: Replicates(int(of.pop(_IMAGES)), str(of.pop(_DIGEST)), of)
