@@ -104,7 +104,7 @@ def _say_plan(work: Work, absent: Mapping[str, str]) -> None:
             found = cost_of(work.config(left))
             total = found if total is None else total + found
             one = cost_of(work.configs[missing[0]])  # of all of the pack, near enough
-            one = Cost(*(len(missing) * number for number in one))
+            one = Cost(one.steps * len(missing), *(len(missing) * n for n in one[1:]))
             alone = one if alone is None else alone + one
             cells = _cells(found)
         done = len(pack.trials()) - len(missing)
