@@ -125,7 +125,7 @@ def pseudo(base: ml_collections.ConfigDict) -> Settings:
 def optimiser(base: ml_collections.ConfigDict) -> Settings:
     """Rates, the cosine, and how much is remembered."""
     rates = {
-        f"{name}_{word}": {f"optimizer.{key}": factor * base.optimizer[key]}
+        f"{name}_{word}": {f"optimizer.{key}": float(f"{factor * base.optimizer[key]:.4g}")}
         for name, key in (
             ("adam", "learning_rate"),
             ("residual", "residual_learning_rate"),
@@ -138,7 +138,7 @@ def optimiser(base: ml_collections.ConfigDict) -> Settings:
         "base": {},
         **rates,
         f"decay_{other}": {"optimizer.decay": other},
-        "b1_0.9": {"optimizer.b1": 0.9},
+        "b1_torch": {"optimizer.b1": 0.9},
         "no_momentum": {"optimizer.momentum": 0.0},
         "no_weight_decay": {"optimizer.weight_decay": 0.0},
     }

@@ -56,16 +56,12 @@ def _run(argv: Sequence[str]) -> None:
         _say_plan(work, absent)
         return
     write_json(options.workdir / FACTS, _facts(options))
-    executor = jobs.executor(options.executor, options.workdir / jobs.JOBS, options.slurm)
-    here = jobs.environment() if options.executor == "local" else {}
-
-    def submit(pack: Pack, command: list[str]) -> Any:
-        return executor.submit(jobs.PackJob(command, pack.folder, here))
+    submit = jobs.Submitter(options.executor, options.workdir / jobs.JOBS, options.slurm)
 
     def tell() -> None:
         _write(options, work, absent)
 
-    work.run(submit, options.parallel, tell)
+    work.run(submit, options.parallel, tell, submit.earlier)
     say(_write(options, work, absent))
     note(f"written to {options.workdir / STUDY}")
     wrong = [f"{setting}, seed {seed}" for setting, seed in work.failed]

@@ -1,6 +1,7 @@
 """Packs as submitit's jobs: each runs the program's own command, here or on a cluster."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -8,12 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.study.packs import Pack
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import write_json
 from stlm_jax.runtime.lock import only_here
 
 LOG, JOBS = "log.txt", "jobs"  # of a pack; of a study
 _LOCK = "job.lock"
-_MINUTES = 60 * 24 * 365  # local jobs end by themselves
+_QUEUED = "queued.json"  # in the folder of jobs: the number of each pack's last
+_MINUTES_HERE = 60 * 24 * 365  # local jobs end by themselves
+_MINUTES, _AGAIN = 60 * 24, 30  # of a cluster's jobs, and how often one whose time is up is queued
+_GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task",
+            "gpus_per_node")  # fmt: skip
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # which submitit's local jobs would lack
 _AT_WORK = "is at work in it: wait for its end or stop it"
 
@@ -60,39 +67,60 @@ def submitit() -> Any:
     return submitit
 
 
-def executor(kind: str, folder: Path, options: Mapping[str, str]) -> Any:
-    """Submitit's, `local` or `slurm`.
+class Submitter:
+    """Has submitit run packs, and knows those jobs of a cluster that an earlier start has queued.
 
-    Args:
-        kind: which.
-        folder: for its files.
-        options: of `update_parameters`, texts; those of SLURM have names such as `partition`.
+    Attributes:
+        earlier: by pack, jobs that are not over.
     """
+
+    def __init__(self, kind: str, folder: Path, options: Mapping[str, str]):
+        """Opens the folder of its files.
+
+        Args:
+            kind: `local` or `slurm`.
+            folder: for its files.
+            options: of `update_parameters`; those of SLURM alone have names such as `partition`.
+        """
+        self._kind, self._folder = kind, folder
+        self._executor = _executor(kind, folder, options)
+        self._queued: dict[str, str] = {}
+        self.earlier: dict[str, Any] = {}
+        if kind == "slurm":
+            with contextlib.suppress(OSError, ValueError):
+                self._queued = json.loads((folder / _QUEUED).read_text(encoding="utf-8"))
+            for name, number in self._queued.items():
+                job = submitit().SlurmJob(folder=folder, job_id=number)
+                if not job.done():
+                    self.earlier[name] = job
+
+    def __call__(self, pack: Pack, command: list[str]) -> Any:
+        """Submitit's job of a pack."""
+        devices = {_DEVICES: os.environ.get(_DEVICES)} if self._kind == "local" else {}
+        job = self._executor.submit(PackJob(command, pack.folder, devices))
+        self._queued[pack.name] = job.job_id
+        write_json(self._folder / _QUEUED, self._queued)
+        return job
+
+
+def _executor(kind: str, folder: Path, options: Mapping[str, str]) -> Any:
     library = submitit()
     try:
-        made = library.AutoExecutor(folder=folder, cluster=kind)
         if kind == "local":
-            made.update_parameters(timeout_min=_MINUTES)
+            made = library.AutoExecutor(folder=folder, cluster=kind)
+            made.update_parameters(timeout_min=_MINUTES_HERE)
         else:
-            general = {k: v for k, v in options.items() if k in _GENERAL}
-            further = {f"slurm_{k}": v for k, v in options.items() if k not in _GENERAL}
-            made.update_parameters(**{k: _number(v) for k, v in {**general, **further}.items()})
+            made = library.AutoExecutor(folder=folder, cluster=kind, slurm_max_num_timeout=_AGAIN)
+            named = {k if k in _GENERAL else f"slurm_{k}": v for k, v in options.items()}
+            wanted = {"timeout_min": _MINUTES, "name": "stlm_jax"}
+            made.update_parameters(**wanted | {k: _number(v) for k, v in named.items()})
     except (RuntimeError, ValueError, NameError, TypeError) as error:
         raise UserError(f"--executor={kind}: {' '.join(str(error).split())}") from error
     return made
 
 
-_GENERAL = ("name", "timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task",
-            "gpus_per_node")  # fmt: skip
-
-
 def _number(text: str) -> Any:
     return int(text) if text.isdecimal() else text
-
-
-def environment() -> dict[str, str | None]:
-    """What a local job is to have as this process has it."""
-    return {_DEVICES: os.environ.get(_DEVICES)}
 
 
 def is_at_work(folder: Path) -> bool:

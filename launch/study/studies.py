@@ -48,7 +48,7 @@ def _check(where: str, settings: Any, base: ml_collections.ConfigDict) -> None:
     if not isinstance(settings, Mapping) or not settings:
         raise UserError(f"{where}: a study is a dictionary of settings, and there is none")
     for name, changes in settings.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name) or "." in name:
             raise UserError(f"{where}: {name!r} is to be a folder's name: letters, digits, _ and -")
         if not isinstance(changes, Mapping):
             raise UserError(f"{where}: setting {name} is to be a dictionary of keys and values")

@@ -74,6 +74,7 @@ class Work:
         submit: Callable[[Pack, list[str]], Any],
         parallel: int,
         tell: Callable[[], None] = lambda: None,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         """Has what is missing made, so many packs at a time; a pack that fails stops no other.
 
@@ -84,9 +85,15 @@ class Work:
             submit: has submitit run a pack's command; returns its job.
             parallel: packs at a time.
             tell: called whenever a pack has ended.
+            earlier: by pack, jobs that are at work on it already.
         """
         waiting = deque(left for pack in self.packs if (left := self.left(pack)))
-        running: dict[str, tuple[Any, Pack]] = {}
+        running = {
+            pack.name: (earlier[pack.name], pack)
+            for pack in waiting
+            if earlier and pack.name in earlier
+        }
+        waiting = deque(pack for pack in waiting if pack.name not in running)
         steps = {key: self._steps(key) for key in self.configs}
         begun = self._done(steps)
         with Progress("study", sum(steps.values()), begun, unit="step") as progress:

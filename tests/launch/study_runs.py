@@ -52,10 +52,11 @@ def category(name, quality, seed, images=IMAGES, first=0, drawn=DRAWN):
     return CategoryResult(name, *of_both, None, {}, results, step=seed)
 
 
-def write_run(folder, categories, **changes):
-    """A run's folder; `changes` are to its configuration, `_` in place of `.`."""
-    config = default()
-    config.image_size = 64
+def write_run(folder, categories, config=None, **changes):
+    """A run's folder; `changes` are to its configuration's keys of evaluation."""
+    if config is None:
+        config = default()
+        config.image_size = 64
     for key, value in changes.items():
         config.evaluate[key] = value
     run = RunResult(categories, Cost(1, 1.0, 1.0, 1, "cpu"), config)
