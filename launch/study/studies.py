@@ -7,11 +7,12 @@ from typing import Any
 
 import ml_collections
 
-from stlm_jax.config import KEYS, check, flatten
+from stlm_jax.config import KEYS, check, digest, flatten
 from stlm_jax.config.ensemble import NAME, varies
 from stlm_jax.config.values import put
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import path_of
+from stlm_jax.runtime.progress import note
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -41,7 +42,7 @@ def read_studies(given: str, base: ml_collections.ConfigDict) -> tuple[str, Sett
         raise UserError(f"--config={given}: {file} has no {name!r}, it has {', '.join(studies)}")
     settings = studies[name]
     _check(f"--config={given}", settings, base)
-    return name, settings
+    return name, _different(name, settings, base)
 
 
 def _check(where: str, settings: Any, base: ml_collections.ConfigDict) -> None:
@@ -56,6 +57,18 @@ def _check(where: str, settings: Any, base: ml_collections.ConfigDict) -> None:
             changed(base, changes)
         except UserError as error:
             raise UserError(f"{where}: setting {name}: {error}") from None
+
+
+def _different(study: str, settings: Settings, base: ml_collections.ConfigDict) -> Settings:
+    """The settings without those that are what another is, as over some bases."""
+    found: dict[str, str] = {}
+    for name, changes in settings.items():
+        same = digest(changed(base, changes))
+        if same in found:
+            note(f"warning: {study}: {name} is left out, over this base it is {found[same]}")
+        else:
+            found[same] = name
+    return {name: settings[name] for name in found.values()}
 
 
 def changed(
