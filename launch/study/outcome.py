@@ -69,8 +69,11 @@ def why_not_paired(outcome: Outcome, reference: Outcome) -> str:
         here, there = (one.protocol.get(key, "absent") for one in (outcome, reference))
         if here != there:
             return f"evaluate.{key} is {here}, not {there} as in {_name(reference.trial)}"
-    if other := set(outcome.categories) ^ set(reference.categories):
-        return f"only one of it and {_name(reference.trial)} was evaluated on {min(other)}"
+    ours, theirs = set(outcome.categories), set(reference.categories)
+    if ours != theirs:
+        word = "without" if theirs - ours else "also"
+        listed = ", ".join(sorted(theirs - ours or ours - theirs))
+        return f"evaluated {word} {listed}, unlike {_name(reference.trial)}"
     for category in reference.categories:
         here, there = outcome.replicates.get(category), reference.replicates.get(category)
         if here is None or there is None:
