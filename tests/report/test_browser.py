@@ -1,34 +1,22 @@
 """The report in a real browser: nothing fetched, nothing logged, sorting, filters, layout."""
 
 import math
-import shutil
 from dataclasses import replace
 
 import pytest
+from browser import check_page, contrast, headless
 from small_results import MOST_WRONG_FIRST, category, image, run
 
 from stlm_jax.report import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run"),
-]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=FLAGS, headless=True)
+    with headless() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +46,9 @@ def page(browser, address):
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_opens_without_requests_errors_or_overflow(browser, address, scheme, width):
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    requests, messages = [], []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.goto(address)
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    assert [url for url in requests if not url.startswith("data:")] == [address]
-    assert messages == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page = check_page(browser, address, width, scheme)
     broken = "[...document.images].filter((i) => i.complete && !i.naturalWidth).length"
     assert page.evaluate(broken) == 0
-    # Nothing sticks out of the page but what can be scrolled into view.
-    outside = page.evaluate("""[...document.querySelectorAll("main *")].filter((e) =>
-        !e.closest(".scroll") && e.getBoundingClientRect().right > innerWidth + 1).length""")
-    assert outside == 0
     assert contrast(page, "h1") > 7 and contrast(page, ".subtitle") > 4.5
     page.close()
 
@@ -87,23 +62,6 @@ def test_no_table_of_the_run_is_cut_off(browser, address, width):
         region = page.get_by_role("region", name=caption)
         assert region.evaluate("(e) => e.scrollWidth - e.clientWidth") <= 0, caption
     page.close()
-
-
-def contrast(page, selector):
-    """WCAG's contrast of a text with the page's background."""
-    text, background = page.evaluate(
-        """(s) => [[document.querySelector(s), "color"], [document.body, "backgroundColor"]].map(
-        ([element, key]) => getComputedStyle(element)[key].match(/[0-9.]+/g).slice(0, 3))""",
-        selector,
-    )
-
-    def luminance(colour):
-        parts = [float(part) / 255 for part in colour]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    lower, higher = sorted([luminance(text), luminance(background)])
-    return (higher + 0.05) / (lower + 0.05)
 
 
 def column(page, index):
