@@ -12,6 +12,7 @@ from PIL import Image
 
 from stlm_jax.commands import compare_runs
 from stlm_jax.main import main
+from stlm_jax.report.replicates import read_replicates
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.settings import parse
 
@@ -32,16 +33,19 @@ def test_every_file_of_the_results(finished_run):
     found = {path.name for path in (run / "results").iterdir() if path.is_file()}
     assert found >= {"metrics.json", "details.json", "table.md", "table.csv", "report.html"}
     metrics, details = read(run, "metrics.json"), read(run, "details.json")
-    assert list(details["categories"]) == list(CATEGORIES)
+    replicates = read_replicates(run / "results/replicates.npz")
+    assert list(details["categories"]) == list(replicates) == list(CATEGORIES)
     assert details["protocol"]["resolution"] == "image_size"
     assert details["protocol"]["step of disc"] == 6
     for category, known in details["categories"].items():
-        assert known["images"] == {"good": 2, "defective": 3}
+        assert known["images"] == {"good": 2, "defective": 3} and replicates[category].images == 5
         assert list(known["metrics"]) == list(metrics[category])
         for name, about in known["metrics"].items():
             assert about["value"] == metrics[category][name]
             low, high = about["interval"]
             assert 0 <= low <= high <= 1 and about["error_bound"] < 1e-4
+            drawn = np.quantile(replicates[category].metrics[name], [0.025, 0.975])
+            assert (low, high) == pytest.approx(drawn, abs=1e-6)
         assert list(known["by_defect"]) == ["spot"]
         # There is only one kind of defect, and it is all that the category has.
         assert known["by_defect"]["spot"] == pytest.approx(metrics[category], abs=1e-9)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from other_processes import free_port, in_two_processes
 
+from stlm_jax.report.replicates import read_replicates
 from stlm_jax.runtime.gather import gather
 
 PROCESS = """
@@ -76,6 +77,13 @@ def test_two_processes_measure_what_one_measures(finished_run, tmp_path):
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         assert ours[key] == (pytest.approx(value, abs=1e-9) if value else value), key
+    ours, theirs = (
+        read_replicates(folder / "results/replicates.npz") for folder in (run, finished_run / "run")
+    )
+    for category, known in theirs.items():
+        assert ours[category].digest == known.digest
+        for name, values in known.metrics.items():
+            np.testing.assert_allclose(ours[category].metrics[name], values, atol=1e-6)
     assert "| **mean** |" in printed and "written to" in notes
     assert "| **mean** |" not in silent and "written to" not in other
     assert len(list((run / "results/panels").iterdir())) == 4
