@@ -1,6 +1,6 @@
-"""One run that is killed at twenty moments, a process each: `python tests/faults/kills.py FOLDER`.
+"""One run that is killed at twenty moments: `python tests/faults/kills.py FOLDER [EVERY]`.
 
-Each process is a fork of this one, which has imported everything and computed nothing, kills itself
+EVERY=2 takes every other moment. Each process is a fork of this one, which has imported everything and computed nothing, kills itself
 by SIGKILL at its moment, and the next goes on. The last line of the output says, as JSON, by which
 signal each ended, with what status the last, and where it should be that of a run never killed.
 
@@ -97,18 +97,18 @@ def in_fork(folder: pathlib.Path, workdir: str, moment: tuple | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run_all(folder: pathlib.Path) -> dict:
-    """Kills one run at every moment and leaves another, `whole`, alone."""
+def run_all(folder: pathlib.Path, every: int = 1) -> dict:
+    """Kills one run at its moments and leaves another, `whole`, alone."""
     for name in ("tensorboardX", "sklearn.metrics", "matplotlib.pyplot", *MODULES):
         importlib.import_module(name)  # once, not in every process
     importlib.import_module(TRAINER).train_step = stand_in_step
     write_dataset(folder / "data")
     write_config(folder / "tiny.py", folder / "data", ["disc"])
     ends = {"whole": in_fork(folder, "whole", None)}
-    ends["killed"] = [in_fork(folder, "killed", moment) for moment in MOMENTS]
+    ends["killed"] = [in_fork(folder, "killed", moment) for moment in MOMENTS[::every]]
     ends["last"] = in_fork(folder, "killed", None)
     return ends
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_all(pathlib.Path(sys.argv[1]))))
+    print(json.dumps(run_all(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))))

@@ -1,4 +1,4 @@
-"""A run that was killed twenty times equals one that never was."""
+"""A run that was killed ten times, or twenty, equals one that never was."""
 
 import json
 import pathlib
@@ -16,19 +16,25 @@ from stlm_jax.training.state import abstract_train_state
 from stlm_jax.weights.checkpoint import Checkpoints
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory):
+EVERY = [pytest.param(1, marks=pytest.mark.slow), 2]  # of the moments: all, or every other one
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def ended(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("kills")
     process = subprocess.run(
-        [sys.executable, kills.__file__, str(folder)], capture_output=True, text=True
+        [sys.executable, kills.__file__, str(folder), str(request.param)],
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
-    return folder, json.loads(process.stdout.splitlines()[-1])
+    return folder, json.loads(process.stdout.splitlines()[-1]) | {"every": request.param}
 
 
 def test_every_process_but_the_last_was_killed(ended):
     folder, ends = ended
-    assert ends["killed"] == [-9] * len(kills.MOMENTS) and len(kills.MOMENTS) == 20
+    moments = kills.MOMENTS[:: ends["every"]]
+    assert ends["killed"] == [-9] * len(moments) and len(kills.MOMENTS) == 20
     assert (ends["whole"], ends["last"]) == (0, 0), (folder / "log").read_text()[-2000:]
     assert "Traceback" not in (folder / "log").read_text()
 

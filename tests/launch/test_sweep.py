@@ -265,7 +265,9 @@ def test_a_dry_run_says_what_is_left_and_what_a_shared_teacher_saves(place, tmp_
     (row,) = [line for line in said if line.startswith("| base")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:5] == ["whole, diverges", "4", "0", "120"]  # 15 steps of 2 categories each
-    together, alone = ([float(n) for n in re.findall(r"[0-9][0-9.e-]*", line)] for line in said[-2:])
+    together, alone = (
+        [float(n) for n in re.findall(r"[0-9][0-9.e-]*", line)] for line in said[-2:]
+    )
     assert together[0] == alone[0] == 120
     assert alone[1] == pytest.approx(2 * together[1], abs=1) and together[1] > 50
     # The student is most of the work of so small a teacher.
