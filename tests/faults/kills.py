@@ -1,8 +1,9 @@
 """One run that is killed at twenty moments: `python tests/faults/kills.py FOLDER [EVERY]`.
 
-EVERY=2 takes every other moment. Each process is a fork of this one, which has imported everything and computed nothing, kills itself
-by SIGKILL at its moment, and the next goes on. The last line of the output says, as JSON, by which
-signal each ended, with what status the last, and where it should be that of a run never killed.
+EVERY=2 takes every other moment. Each process is a fork of this one, which has imported everything
+and computed nothing, kills itself by SIGKILL at its moment, and the next goes on. The last line of
+the output says, as JSON, by which signal each ended, with what status the last, and where it should
+be that of a run never killed.
 
 What may break are files and the order in which they are written, so the step is a stand-in;
 `tests/training/test_resume.py` kills a process that trains.

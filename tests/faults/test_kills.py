@@ -15,7 +15,6 @@ from stlm_jax.settings import parse
 from stlm_jax.training.state import abstract_train_state
 from stlm_jax.weights.checkpoint import Checkpoints
 
-
 EVERY = [pytest.param(1, marks=pytest.mark.slow), 2]  # of the moments: all, or every other one
 
 
