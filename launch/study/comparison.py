@@ -115,7 +115,7 @@ def compare(study: Study, trials: Sequence[Trial]) -> Comparison:
         rows.append(row)
     parts = reference.replicates if reference else {}
     drawn = [len(v) for category in parts.values() for v in category.metrics.values()]
-    first = {row.setting: row.differences[m].p for row in rows for m in [*row.differences][:1]}
+    first = {row.setting: row.differences[metrics[0]].p for row in rows if row.differences}
     return Comparison(
         study=study,
         metrics=metrics,
