@@ -1,0 +1,1 @@
+"""The console script `stlm`: one name for the commands of the project."""

@@ -1,0 +1,86 @@
+"""What each sub-command does: the very commands of `python -m`, with the options said shorter."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stlm_jax.cli.data import options_of
+from stlm_jax.cli.options import FORMATS
+from stlm_jax.runtime.errors import UserError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SUFFIXES = {".onnx": "onnx", ".stablehlo": "stablehlo"} | dict.fromkeys(
+    (".pt", ".pth", ".safetensors"), "torch"
+)
+
+
+def train(given: argparse.Namespace, keys: list[str]) -> int:
+    """Trains, then evaluates."""
+    from stlm_jax.main import run
+
+    if given.data is None and given.config is None and given.workdir is None:
+        raise UserError("give photographs, --data=DIR, or a configuration, --config=FILE")
+    run(["stlm train", *options_of(given, keys, train=True), *(["--help"] if given.keys else [])])
+    return 0
+
+
+def check(given: argparse.Namespace, keys: list[str]) -> int:
+    """Reads a data set."""
+    from stlm_jax.commands import check_data
+
+    return check_data.main(["stlm check", *options_of(given, keys, train=False)])
+
+
+def evaluate(given: argparse.Namespace, keys: list[str]) -> int:
+    """Measures a run."""
+    from stlm_jax.main import run
+
+    run(["stlm evaluate", f"--workdir={given.run}", "--mode=evaluate", *keys])
+    return 0
+
+
+def demo(given: argparse.Namespace, keys: list[str]) -> int:
+    """Draws a data set, trains and evaluates."""
+    from stlm_jax.main import run
+
+    file = _ROOT / "configs/demo.py"
+    if not file.is_file():
+        raise UserError(f"{file} is not there: `stlm demo` is run in a clone of the repository")
+    run(["stlm demo", f"--config={file}", *keys])
+    return 0
+
+
+def export(given: argparse.Namespace, keys: list[str]) -> int:
+    """Writes a model in another format."""
+    kind = given.format or _SUFFIXES.get(Path(given.output).suffix)
+    if kind is None:
+        raise UserError(f"{given.output}: give --format={'|'.join(FORMATS)}, or a known suffix")
+    if given.precision and kind != "onnx":
+        raise UserError(f"--precision={given.precision}: is of --format=onnx, not of {kind}")
+    precision = [f"--precision={given.precision}"] if given.precision else []
+    from importlib import import_module
+
+    module = import_module(f"conversion.to_{kind}")
+    return module.main([given.model, given.output, *precision, *keys])
+
+
+def _passed_on(module: str, function: str = "main") -> Callable[[Any, list[str]], int]:
+    """A command whose arguments are all its own."""
+
+    def call(given: argparse.Namespace, arguments: list[str]) -> int:
+        from importlib import import_module
+
+        name = module.rpartition(".")[2]
+        return getattr(import_module(module), function)([f"stlm {name}", *arguments])
+
+    return call
+
+
+predict = _passed_on("stlm_jax.commands.predict")
+serve = _passed_on("stlm_jax.commands.serve")
+build = _passed_on("stlm_jax.commands.build_tfds")
+compare = _passed_on("stlm_jax.commands.compare_runs")
+plan = _passed_on("launch.plan")
+sweep = _passed_on("launch.sweep")
+search = _passed_on("launch.search")
