@@ -3,19 +3,20 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from launch.study.packs import Pack
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.files import write_atomically, write_json
 from stlm_jax.runtime.lock import only_here
 
 LOG, JOBS = "log.txt", "jobs"  # of a pack; of a study
-_LOCK = "job.lock"
+_LOCK, _PID = "job.lock", "job.pid"  # the latter: of the program itself
 _QUEUED = "queued.json"  # in the folder of jobs: the number of each pack's last
 _MINUTES_HERE = 60 * 24 * 365  # local jobs end by themselves
 _MINUTES, _AGAIN = 60 * 24, 30  # of a cluster's jobs, and how often one whose time is up is queued
@@ -45,7 +46,13 @@ class PackJob:
                 environment.pop(name, None)
         self.folder.mkdir(parents=True, exist_ok=True)
         with only_here(self.folder / _LOCK, _AT_WORK), (self.folder / LOG).open("ab") as log:
-            process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
+            (self.folder / _PID).unlink(missing_ok=True)  # of one that was killed
+            # Apart from the terminal, whose Ctrl-C is the sweep's: a second signal would end the
+            # program before it has saved.
+            process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+            write_atomically(self.folder / _PID, str(process.pid))
             try:
                 return process.wait()
             except BaseException:
@@ -97,7 +104,8 @@ class Submitter:
     def __call__(self, pack: Pack, command: list[str]) -> Any:
         """Submitit's job of a pack."""
         devices = {_DEVICES: os.environ.get(_DEVICES)} if self._kind == "local" else {}
-        job = self._executor.submit(PackJob(command, pack.folder, devices))
+        with _deaf() if self._kind == "local" else contextlib.nullcontext():
+            job = self._executor.submit(PackJob(command, pack.folder, devices))
         self._queued[pack.name] = job.job_id
         write_json(self._folder / _QUEUED, self._queued)
         return job
@@ -158,8 +166,23 @@ def _last_line(log: Path) -> str:
     return ""
 
 
-def cancel(job: Any) -> None:
-    """Stops a local job, which saves."""
-    with contextlib.suppress(Exception):  # it is over, or was never there
-        job.cancel()
-    sys.stderr.flush()
+def stop(folder: Path) -> bool:
+    """Has the program that works in a pack's folder, on this machine, save and end, if one does."""
+    if is_at_work(folder):
+        with contextlib.suppress(OSError, ValueError):  # it has not begun
+            os.kill(int((folder / _PID).read_text()), signal.SIGTERM)
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started meanwhile does not hear Ctrl-C: submitit would end it within a second."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

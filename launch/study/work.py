@@ -108,10 +108,21 @@ class Work:
                             waiting.extendleft(reversed(self._end(job, pack)))
                             tell()
             except KeyboardInterrupt:
-                for job, _ in running.values():
-                    if isinstance(job, jobs.submitit().LocalJob):
-                        jobs.cancel(job)
+                self._stop(running)
                 raise
+
+    def _stop(self, running: Mapping[str, tuple[Any, Pack]]) -> None:
+        """Ends the jobs of this machine, once they have saved."""
+        local = jobs.submitit().LocalJob
+        here = [(job, pack) for job, pack in running.values() if isinstance(job, local)]
+        told: set[str] = set()
+        while left := [(job, pack) for job, pack in here if not job.done()]:
+            for _, pack in left:
+                # Once, as a second signal would not let it save.
+                if pack.name not in told and jobs.stop(pack.folder):
+                    told.add(pack.name)
+                    note(f"{pack.name}: saves and stops; Ctrl-C again does not wait for it")
+            time.sleep(0.2)
 
     def _start(
         self,
