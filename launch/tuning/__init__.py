@@ -1,0 +1,1 @@
+"""A search for settings: Optuna asks, ensembles are trained, no test image is looked at."""
