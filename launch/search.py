@@ -124,7 +124,8 @@ def _announce(options: Options, study: Any, keys: set[str], default: Any) -> Non
     note(
         f"{options.trials} trials of {', '.join(sorted(keys))}; {left} are left, in "
         f"{math.ceil(left / options.batch)} batches of up to {options.batch}: {runs * steps:,} "
-        f"steps ({json.dumps(size['steps'])} each), {runs * size['bytes'] / 1e9:.1f} GB of disk"
+        f"steps ({json.dumps(size['steps'])} each), "
+        f"up to {runs * size['bytes'] / 1e9:.1f} GB of disk"
     )
     note(
         f"default: trial 0; objective: {options.metric} of pseudo_validation"

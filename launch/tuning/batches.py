@@ -85,11 +85,11 @@ def next_batch(
             return batch
         running -= mine
     # What is left was asked for by a search that was killed before it had written the batch.
-    loose = sorted(running)
-    new = min(size, trials - len(study.trials()) + len(loose)) - len(loose)
-    if not loose and new <= 0:
+    loose = sorted(running)[:size]
+    new = max(0, min(size - len(loose), trials - len(study.trials())))
+    if not loose and not new:
         return None
-    asked = study.ask(max(new, 0), loose)
+    asked = study.ask(new, loose)
     first = min(asked)
     folder = workdir / BATCHES / f"{first:04}"
     if not claim(folder, taken_over, stack):
@@ -169,7 +169,8 @@ def _ended(worker: subprocess.Popen) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         note("stopping: what was trained is being saved")
-        worker.terminate()
+        assert worker.stdin
+        worker.stdin.close()  # by which it knows
         try:
             worker.wait()
         except KeyboardInterrupt:

@@ -25,6 +25,7 @@ from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.progress import say
 
 _STOPPED = "stopped"
+_gone = threading.Event()  # the search
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _end_with_search() -> None:
     os.read(sys.__stdin__.fileno(), 1)  # type: ignore[union-attr]  # returns when it is closed
+    _gone.set()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _go_on() -> None:
+    """Ends what was asked to end while the last steps of a training were computed."""
+    if _gone.is_set():
+        raise KeyboardInterrupt
 
 
 def _run(folder: Path) -> None:
@@ -86,6 +94,7 @@ def _measure(config: ml_collections.ConfigDict, folder: Path) -> None:
     waiting = [run for run in runs_of(config, folder) if not (run.workdir / RESULT).is_file()]
     predictor = Predictor(config)  # of any of them: they differ in no shape
     for run in waiting:
+        _go_on()
         write_json(run.workdir / RESULT, _result(run.config, run.workdir, run.name, predictor))
 
 
