@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.tuning.batches import DEFAULT, all_batches, result_of
-from launch.tuning.folders import STUDY, read_json, run_name
+from launch.tuning.folders import BATCHES, STUDY, read_json, run_name
 from launch.tuning.study import Study, names_of
 from stlm_jax.evaluation.results import MEAN
 from stlm_jax.report.tables import align, as_csv, heading, percent, read_results
@@ -80,6 +80,7 @@ def conclude(study: Study, workdir: Path, metric: str, default: bool) -> str:
             "trials": len(trials),
             "chosen": best.number,
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "evaluated_before": _evaluated(workdir),
         }
         earlier = [*earlier, choice]
         # Before the first test image is looked at, so that whatever happens it is known.
@@ -154,9 +155,20 @@ def _tested(row: Chosen) -> dict[str, float]:
     return read_results(path)[MEAN] if path.is_file() else {}
 
 
+def _evaluated(workdir: Path) -> list[str]:
+    """The runs that have test metrics already."""
+    return sorted(p.parents[1].name for p in workdir.glob(f"{BATCHES}/*/*/{RESULTS}/{METRICS}"))
+
+
 def _said(choices: Sequence[dict[str, Any]]) -> str:
-    if len(choices) == 1:
+    by_hand = choices[0]["evaluated_before"]
+    if len(choices) == 1 and not by_hand:
         return _FIRST
+    if len(choices) == 1:
+        return (
+            "The setting was chosen on pseudo_validation alone, but test metrics of "
+            f"{', '.join(by_hand)} had been computed before the search was over."
+        )
     before = ", ".join(f"of {each['trials']} (trial {each['chosen']})" for each in choices[:-1])
     return (
         f"The setting was chosen on pseudo_validation alone, but test metrics had been looked at "

@@ -13,6 +13,7 @@ from other_processes import REPOSITORY
 from PIL import Image
 
 from launch.search import main
+from stlm_jax.runtime.files import write_json
 
 HERE = pathlib.Path(__file__).parent
 SPACE = """
@@ -206,6 +207,16 @@ def test_the_end_shows_test_metrics_once(place, whole):
     assert len((folder / "evaluated").read_text().split()) == 2 and "trials 0" not in err
 
 
+def test_test_metrics_that_somebody_looked_at_before_are_told(place):
+    folder = place / "looked"
+    folder.mkdir()
+    (folder / "kill").write_text("search 4")
+    assert search(place, "looked", trials=4)[0] == -9
+    write_json(folder / "batches/0000/trial_0002/results/metrics.json", {"mean": {"aupro": 0.7}})
+    _, out, _ = search(place, "looked", trials=4)
+    assert "test metrics of trial_0002 had been computed before the search was over" in out
+
+
 def test_more_trials_later_say_that_test_metrics_were_seen(place):
     assert search(place, "more", trials=4)[0] == 0
     status, out, err = search(place, "more", trials=8)
@@ -249,19 +260,27 @@ study.Study._overrides = killed
 """
 
 
-@pytest.mark.parametrize("call", [1, 3])
-def test_a_search_killed_while_it_asks_asks_no_more_than_was_wanted(place, whole, call):
+@pytest.fixture(scope="module")
+def long(place):
+    """So many trials that the last ones are no longer drawn at random."""
+    assert search(place, "long", trials=16)[0] == 0
+    assert "tpe:relative_params" in (place / "long/search/journal.log").read_text()
+    return place / "long"
+
+
+@pytest.mark.parametrize("call", [1, 15])
+def test_a_search_killed_while_it_asks_asks_no_more_than_was_wanted(place, long, call):
     name = f"asking{call}"
     code = KILLED_ASKING + RUN.replace("*sys.argv[1:]]", "*sys.argv[1:-1]]")
     ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments(place, name), str(call)],
+        [sys.executable, "-c", code, *arguments(place, name, trials=16), str(call)],
         env={"PYTHONPATH": str(REPOSITORY)},
     )
     assert ended.returncode == -9
     with open(place / name / "search/journal.log", "ab") as file:
         file.write(b'{"op_code":5,"work')  # half a line, of a kill while it was written
-    assert search(place, name)[0] == 0
-    assert points_of(place / name) == points_of(whole[0])
+    assert search(place, name, trials=16)[0] == 0
+    assert points_of(place / name) == points_of(long)
 
 
 def test_batches_of_a_search_that_lives_are_left_to_it(place, tmp_path):

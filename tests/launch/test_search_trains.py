@@ -105,8 +105,8 @@ def test_what_diverges_alone_is_pruned_too(place, monkeypatch):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_while_it_trains_finds_what_it_would_have(place):
-    options = ("--trials=4", "--config.train.steps=12", "--config.checkpoint.every_steps=1")
-    _, err = run(place, "whole", *options)
+    options = ("--config.train.steps=12", "--config.checkpoint.every_steps=1")
+    _, err = run(place, "whole", "--trials=4", *options)
     folder = place / "whole"
     assert "4 are left, in 2 batches of up to 2: 48 steps" in err
     evaluated = {p.parents[1].name for p in folder.glob("batches/*/*/results/metrics.json")}
@@ -115,14 +115,16 @@ def test_a_search_that_is_killed_while_it_trains_finds_what_it_would_have(place)
     assert all(np.isfinite(row["test"]["image_auroc"]) for row in rows)
 
     with open(place / "said", "w") as said:  # no pipe: the worker would be left with its end
-        process = started(place, "killed", *options, said=said)
+        process = started(place, "killed", "--trials=2", *options, said=said)
     checkpoints = place / "killed/batches/0000/trial_0000/disc/checkpoints"
     while not (checkpoints / "2").exists():
         assert process.poll() is None, (place / "said").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, err = run(place, "killed", *options)  # waits for the worker, which has saved and ended
+    _, err = run(
+        place, "killed", "--trials=2", *options
+    )  # waits for the worker, which has saved and ended
     assert "going on from step" in err
     ours, theirs = ([r["aupro"] for r in trials(place / name)] for name in ("killed", "whole"))
-    assert ours == theirs and all(ours)
+    assert ours == theirs[:2] and all(theirs)
