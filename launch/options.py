@@ -4,13 +4,13 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import ml_collections
 
+from launch.arguments import config_of, parsed, whole
 from launch.chips import EXAMPLES, Topology, parse_topology
 from launch.measured import PROGRAMS
-from stlm_jax import settings
 from stlm_jax.config import flatten
 from stlm_jax.runtime.errors import UserError
 
@@ -58,32 +58,18 @@ class Options:
     changed: dict[str, Any]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str]) -> Options | None:
     """Reads `argv`, whose first element is the program's name; None after printing the help."""
-    arguments = [str(part) for part in argv[1:]]
-    if {"--help", "-h"} & set(arguments):
-        print(USAGE)
+    found = parsed(argv, USAGE, _VALUES)
+    if found is None:
         return None
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in _VALUES:
-        parser.add_argument(f"--{name}")
-    given, rest = parser.parse_known_args(arguments)
-    for argument in rest:
-        if not argument.startswith("--config."):
-            raise UserError(f"unknown argument {argument!r}: see --help")
+    given, keys = found
     if not given.config:
         raise UserError("--config is missing: give a configuration, e.g. --config=configs/mvtec.py")
     if not given.topology:
         raise UserError(f"--topology is missing: give one such as {EXAMPLES}")
     topology = parse_topology(given.topology)
-    read = settings.parse([argv[0], f"--config={given.config}", *rest])
-    assert read is not None
-    config = read.config
+    config = config_of(argv[0], given.config, keys)
     data = _data(given, config, topology)
     if topology.platform == "cpu" and topology.chips == 1 < data:
         topology = parse_topology(f"cpu:{data}")
@@ -134,9 +120,7 @@ def _whole(given: argparse.Namespace, name: str, default: Any) -> Any:
     text = getattr(given, name)
     if text is None:
         return default
-    if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise UserError(f"--{name}={text}: must be a whole number of 1 or more")
-    return int(text)
+    return whole(name, text, 1)
 
 
 def _number(given: argparse.Namespace, name: str, default: Any) -> Any:

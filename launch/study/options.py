@@ -1,17 +1,14 @@
 """The command line of the sweep."""
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import ml_collections
 
+from launch.arguments import base_of, parsed, whole
 from launch.study.packs import seeds_of
 from launch.study.studies import Settings, read_studies
-from stlm_jax import settings as command_line
-from stlm_jax.config import is_ensemble
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import path_of
 
@@ -34,6 +31,7 @@ it goes on with what is missing.
   --dry_run               lists the packs, what they take, and what would be skipped
   --config.KEY=V          changes a key of the base configuration"""
 
+_SLURM = "--slurm."
 EXECUTORS = ("local", "slurm", "print")
 _VALUES = ("config", "base", "workdir", "seeds", "executor", "parallel", "baseline", "note")
 
@@ -57,34 +55,21 @@ class Options:
     command: tuple[str, ...]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str]) -> Options | None:
     """Reads `argv`, whose first element is the program's name; None after printing the help."""
-    arguments = [str(part) for part in argv[1:]]
-    if {"--help", "-h"} & set(arguments):
-        print(USAGE)
+    found = parsed(argv, USAGE, _VALUES, ("dry_run",), lambda part: part.startswith(_SLURM))
+    if found is None:
         return None
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in _VALUES:
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true")
-    given, rest = parser.parse_known_args(arguments)
-    slurm, overrides = _rest(rest)
+    given, rest = found
+    slurm, overrides = _slurm(rest), [part for part in rest if not part.startswith(_SLURM)]
     if not given.config or not given.base:
         raise UserError(
             "give a study and what it changes: --config=configs/ablations.py:components "
             "--base=configs/demo.py"
         )
     base = (f"--config={given.base}", *overrides)
-    read = command_line.parse([argv[0], *base])
-    assert read is not None
-    if is_ensemble(read.config):
-        raise UserError("config.ensemble: seeds and settings are the study's, the base has none")
-    study, settings = read_studies(given.config, read.config)
+    config = base_of(argv[0], given.base, overrides)
+    study, settings = read_studies(given.config, config)
     baseline = given.baseline or next(iter(settings))
     if baseline not in settings:
         raise UserError(f"--baseline={baseline}: the study has {', '.join(settings)}")
@@ -98,7 +83,7 @@ def parse(argv: Sequence[str]) -> Options | None:
     return Options(
         study=study,
         settings=settings,
-        config=read.config,
+        config=config,
         base=base,
         workdir=path_of(given.workdir) if given.workdir else Path("runs") / study,
         seeds=_distinct(seeds_of(given.seeds or "3")),
@@ -112,19 +97,15 @@ def parse(argv: Sequence[str]) -> Options | None:
     )
 
 
-def _rest(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    slurm, overrides = {}, []
+def _slurm(arguments: Sequence[str]) -> dict[str, str]:
+    found = {}
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if name.startswith("--slurm."):
+        if name.startswith(_SLURM):
             if not value:
                 raise UserError(f"{name}: the value is missing, {name}=VALUE")
-            slurm[name.removeprefix("--slurm.")] = value
-        elif name.startswith("--config."):
-            overrides.append(argument)
-        else:
-            raise UserError(f"unknown argument {argument!r}: see --help")
-    return slurm, overrides
+            found[name.removeprefix(_SLURM)] = value
+    return found
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -136,6 +117,4 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 def _parallel(text: str | None, executor: str) -> int:
     if text is None:
         return 1 if executor == "local" else 10_000
-    if not text.isdecimal() or not int(text):
-        raise UserError(f"--parallel={text}: must be a whole number of 1 or more")
-    return int(text)
+    return whole("parallel", text, 1)

@@ -1,14 +1,12 @@
 """The command line of the search."""
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import ml_collections
 
-from stlm_jax import settings
+from launch.arguments import base_of, parsed, whole
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import in_bucket
 
@@ -54,24 +52,12 @@ class Options:
     command: tuple[str, ...]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse(argv: Sequence[str]) -> Options | None:
     """Reads `argv`, whose first element is the program's name; None after printing the help."""
-    arguments = [str(part) for part in argv[1:]]
-    if {"--help", "-h"} & set(arguments):
-        print(USAGE)
+    found = parsed(argv, USAGE, _VALUES)
+    if found is None:
         return None
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in _VALUES:
-        parser.add_argument(f"--{name}")
-    given, rest = parser.parse_known_args(arguments)
-    for argument in rest:
-        if not argument.startswith("--config."):
-            raise UserError(f"unknown argument {argument!r}: see --help")
+    given, keys = found
     for name, example in (("space", "configs/spaces/optimiser.py"), ("base", "configs/demo.py")):
         if not getattr(given, name):
             raise UserError(f"--{name} is missing: give one, such as --{name}={example}")
@@ -87,17 +73,15 @@ def parse(argv: Sequence[str]) -> Options | None:
             f"--workdir={workdir}: the journal of a study is appended to, which a bucket cannot: "
             "give a folder that all hosts see"
         )
-    read = settings.parse([argv[0], f"--config={given.base}", *rest])
-    assert read is not None
     return Options(
         space=space,
         base=Path(given.base),
-        config=_without_ensemble(read.config),
-        trials=_whole("trials", given.trials, 1),
-        batch=_whole("batch", given.batch or "8", 1),
+        config=base_of(argv[0], given.base, keys),
+        trials=whole("trials", given.trials, 1),
+        batch=whole("batch", given.batch or "8", 1),
         metric=metric,
         workdir=Path(workdir),
-        seed=_whole("seed", given.seed or "0", 0),
+        seed=whole("seed", given.seed or "0", 0),
         take_over=given.take_over or "",
         command=tuple(map(str, argv)),
     )
@@ -120,20 +104,3 @@ def _check_metric(name: str) -> None:
         )
     if name not in METRICS:
         raise UserError(f"--metric={name}: must be one of {OBJECTIVE}'s, {', '.join(METRICS)}")
-
-
-def _without_ensemble(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The base, which is to be one run: the trials are the ensemble."""
-    for name in ("seeds", "settings"):
-        if config.ensemble[name]:
-            raise UserError(
-                f"--base: config.ensemble.{name} makes several runs of it, and the search makes "
-                "its own: take it away"
-            )
-    return config
-
-
-def _whole(name: str, text: str, least: int) -> int:
-    if not text.isdecimal() or not least <= int(text) < 2**31:
-        raise UserError(f"--{name}={text}: must be a whole number of {least} or more")
-    return int(text)

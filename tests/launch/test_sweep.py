@@ -306,7 +306,7 @@ def test_what_a_study_cannot_be(place, study, said):
         (["--slurm.partition=gpu"], "--slurm.partition: is for --executor=slurm"),
         (["--baseline=other"], "--baseline=other: the study has whole, good"),
         (["--parallel=0"], "--parallel=0: must be a whole number"),
-        (["--config.ensemble.seeds=0,1"], "seeds and settings are the study's"),
+        (["--config.ensemble.seeds=0,1"], "this command makes its own"),
         (["--config.loss.l2_weight=1"], "there is no key 'l2_weight'"),
         (["--speed=9"], "unknown argument '--speed=9'"),
     ],
