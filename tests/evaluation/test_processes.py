@@ -62,7 +62,8 @@ def numbers(run):
             yield prefix, value
 
     details = json.loads((run / "results/details.json").read_text())
-    del details["cost"]
+    for name in ("cost", "configuration"):  # which is of this command, and was of training's
+        del details[name]
     return dict(walk("", [json.loads((run / "results/metrics.json").read_text()), details]))
 
 

@@ -1,6 +1,6 @@
 """One run that is killed at twenty moments: `python tests/faults/kills.py FOLDER [EVERY]`.
 
-EVERY=2 takes every other moment. Each process is a fork of this one, which has imported everything
+EVERY=2 takes every other one. Each process is a fork of this one, which has imported everything
 and computed nothing, kills itself by SIGKILL at its moment, and the next goes on. The last line of
 the output says, as JSON, by which signal each ended, with what status the last, and where it should
 be that of a run never killed.

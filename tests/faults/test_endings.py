@@ -148,6 +148,7 @@ def test_a_signal_is_heard_while_the_compiler_works(place, name, status, tmp_pat
     assert "Traceback" not in errors and not (place / "new/lock").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_of_an_endless_training(place):
     endless = ["--config.train.steps=1000000", "--config.checkpoint.every_steps=4"]
     process = started(command(place, *endless, workdir="new"))

@@ -188,10 +188,12 @@ def ensemble(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_group_s_teacher_is_counted_once_and_each_of_its_students(ensemble):
     run_on_four_devices(OPERATIONS.format(path=ensemble))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_plan_of_an_ensemble_on_two_devices(ensemble, capfd):
     """By the compiler: nothing is sent, and a device has what its two students take."""

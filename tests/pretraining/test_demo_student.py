@@ -93,6 +93,7 @@ def test_images_depend_on_seed_and_index_alone():
         assert (one != good_images.draw_good_image(seed, index, photographs)).any()
 
 
+@pytest.mark.slow
 def test_the_file_holds_what_was_trained(made):
     trained = load_trained(made / "run" / "mixed").variables
     written = read_file(made / "student.safetensors")
@@ -104,6 +105,7 @@ def test_the_file_holds_what_was_trained(made):
     )
 
 
+@pytest.mark.slow
 def test_run_again_keeps_the_images_and_the_weights(made, capsys):
     picture = next((made / "images").rglob("*.png"))
     before = picture.stat().st_mtime_ns, (made / "student.safetensors").read_bytes()
@@ -112,6 +114,6 @@ def test_run_again_keeps_the_images_and_the_weights(made, capsys):
     assert before == (picture.stat().st_mtime_ns, (made / "student.safetensors").read_bytes())
 
 
-def test_a_mistyped_key_is_one_line(made, capsys):
-    assert run_script(made, "--config.train.step=3") == BAD_INPUT
+def test_a_mistyped_key_is_one_line(tmp_path, capsys):
+    assert run_script(tmp_path, "--config.train.step=3") == BAD_INPUT
     assert "train.step" in capsys.readouterr().err.strip().splitlines()[-1]

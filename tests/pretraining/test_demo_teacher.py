@@ -64,6 +64,7 @@ def test_features_tell_contents_apart(teacher_features, held_out_images, level, 
     assert abs(quality.spread(teacher_features(held_out_images)[level])) < bound
 
 
+@pytest.mark.slow
 def test_a_random_teacher_would_fail_that(held_out_images):
     model = build_sam("demo")
     variables = jax.jit(model.init)(jax.random.key(0), held_out_images[:1])

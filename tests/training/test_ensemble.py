@@ -54,9 +54,10 @@ def _distances(folder, kind):
 
 
 KINDS = [
-    "map:2x2",  # two groups on two devices each, which share a batch
-    pytest.param("map", marks=pytest.mark.slow),
+    "map",
     pytest.param("vmap", marks=pytest.mark.slow),
+    # Two groups on two devices each, which share a batch.
+    pytest.param("map:2x2", marks=pytest.mark.slow),
 ]
 
 
@@ -205,6 +206,7 @@ sys.exit(main(["main", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_devices_take_a_group_each(place, whole):
     """Two categories of two seeds on four devices, in one program; a fifth place would be idle."""
     folder = pathlib.Path(__file__).parent
@@ -231,6 +233,7 @@ def test_devices_take_a_group_each(place, whole):
             )
 
 
+@pytest.mark.slow
 def test_a_pack_that_is_not_full_is_trained_by_the_same_program(place, whole):
     """Three seeds by two at a time: the second pack has an idle place."""
     options = ["--config.ensemble.seeds=1,2,0", "--config.ensemble.groups=2",
@@ -264,6 +267,7 @@ def test_a_member_that_diverges_is_named_and_the_others_go_on(place, whole, caps
     assert "disc of wild: diverged before" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_member_goes_on_alone_and_then_the_others(place, whole):
     options = ["--config.ensemble.seeds=0,1", "--config.data.categories=disc"]
     settings = {name: SETTINGS[name] for name in ("base", "low")}

@@ -134,6 +134,7 @@ def restored(place, workdir, category="disc"):
         return checkpoints.restore(state.student(), state.training())
 
 
+@pytest.mark.slow
 def test_a_run_from_the_store_makes_no_pass_and_resumes_bit_by_bit(place):
     steps = "--config.train.steps={}".format
     assert main(command(place, "whole", steps(7))) == 0

@@ -172,7 +172,10 @@ def test_a_run_whose_clean_features_do_not_fit_is_the_same(place, whole, capsys)
     assert sum(all_) < sum(some) < sum(none) and all_[-1] <= none[-1] - 1
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_the_current_step_and_says_how_to_go_on(
     place, whole, name, status, monkeypatch, capsys
 ):

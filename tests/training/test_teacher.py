@@ -153,12 +153,12 @@ class Toy(nn.Module):
     """Two streams and a map that float32 computes to a millionth, as it does not the student."""
 
     @nn.compact
-    def __call__(self, image, train=False):
+    def __call__(self, image, train=False, components=None):
         x = nn.avg_pool(image / 255, (16, 16), (16, 16))
         plain = nn.BatchNorm(not train, momentum=0.9)(nn.Conv(8, (1, 1))(x))
         denoising = nn.Conv(8, (1, 1))(x)
         map_ = nn.sigmoid(nn.Conv(1, (1, 1))(plain * denoising))[..., 0]
-        return Prediction((plain,), (denoising,), map_)
+        return Prediction((plain, -plain), (denoising, 2 * denoising), map_)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,8 @@ def part():
     pseudo = rng.uniform(0, 255, (COUNT, 4, 4, 3)).astype(np.float32)
     pseudo = pseudo.repeat(16, 1).repeat(16, 2)  # squares, else their means hardly differ
     mask = (rng.random((COUNT, SIZE, SIZE)) > 0.5).astype(np.float32)
-    targets = tuple((rng.normal(size=(COUNT, 4, 4, 8)).astype(np.float32),) for _ in range(2))
+    levels = rng.normal(size=(2, 2, COUNT, 4, 4, 8)).astype(np.float32)
+    targets = tuple(tuple(stream) for stream in levels)
     variables = Toy().init(jax.random.key(0), pseudo)
     hyper = hyperparameters(default())
     state = TrainState(

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from miniature import write_set
+from miniature import stand_in_step, write_set
 
 from stlm_jax.config import default
 from stlm_jax.main import main
@@ -39,7 +39,9 @@ def test_the_table_counts_every_parameter_once():
     assert re.search(r"^segmentation/res_0 +sgd_residual ", table, re.M)
 
 
-def test_a_run_shows_the_table_and_writes_the_profile_asked_for(place, capsys):
+def test_a_run_shows_the_table_and_writes_the_profile_asked_for(place, capsys, monkeypatch):
+    monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
+    monkeypatch.setattr("stlm_jax.main.evaluate_and_report", lambda *_: None)
     options = ["--config.profile.start=2", "--config.profile.steps=2"]
     assert main(command(place, "profiled", *options)) == 0
     assert re.search(r"^parameters +\d", capsys.readouterr().err, re.M)
@@ -48,6 +50,7 @@ def test_a_run_shows_the_table_and_writes_the_profile_asked_for(place, capsys):
 
 def test_a_transfer_that_nobody_asked_for_is_an_error(place, monkeypatch):
     """A batch left on the host would be sent in every step, unseen."""
+    monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
     monkeypatch.setattr(Placement, "batch", lambda _, tree: tree)
     with pytest.raises(Exception, match="[Dd]isallowed host-to-device transfer"):
         main(command(place, "hidden"))
