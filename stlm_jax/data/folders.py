@@ -1,9 +1,11 @@
 """Folders of images: what is in them, sorted, without what is hidden."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.progress import note
 
 StrPath = str | os.PathLike[str]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -49,3 +51,26 @@ def list_images(folder: Path) -> list[Path]:
 def images_if_any(folder: Path) -> list[Path]:
     """As `list_images`; none where there is no `folder`."""
     return list_images(folder) if folder.is_dir() else []
+
+
+def files_below(root: Path, *left_out: Path, recursive: bool = True) -> Iterator[Path]:
+    """All that is visible below a folder and is no folder; links are followed but for circles.
+
+    The folders `left_out` are resolved. At a time the names in one folder are kept, and are sorted.
+    """
+    pending = [(root, frozenset[Path]())]
+    while pending:
+        folder, above = pending.pop()
+        real = folder.resolve()
+        if real in left_out:
+            continue
+        if real in above:
+            note(f"warning: {folder}: is a link to a folder above it, and is passed over")
+            continue
+        inside = []
+        for entry in visible(folder):
+            if entry.is_dir():
+                inside.append((entry, above | {real}))
+            else:
+                yield entry
+        pending += reversed(inside) if recursive else ()

@@ -37,12 +37,16 @@ class MapPictures:
 
         `name` may have folders in it, which are made. Returns the paths as `map` and `overlay`.
         """
-        self._outline()
         written = {}
-        for kind, pixels in (("map", self._map), ("overlay", self._overlay)):
+        for kind, pixels in self.finished().items():
             path = write_atomically(directory / f"{name}{ENDINGS[kind]}", encode(pixels))
             written[kind] = str(path)
         return written
+
+    def finished(self) -> dict[str, np.ndarray]:
+        """Once all rows are there: `map`, (H, W) uint16, and `overlay`, (H, W, 3) uint8."""
+        self._outline()
+        return {"map": self._map, "overlay": self._overlay}
 
     def _outline(self) -> None:
         """Draws the edge of what is above the threshold, once all rows are there."""

@@ -133,11 +133,17 @@ class Detector:
             known.normalise(scores) if known else None,
         )
 
-    def views(self, views: Iterable[View]) -> Iterator[ImageMaps]:
-        """Maps and scores of images in squares of side `image_size`, in order."""
+    def views(self, views: Iterable[View], batch: int | None = None) -> Iterator[ImageMaps]:
+        """Maps and scores of images, in order.
+
+        Args:
+            views: in squares of side `image_size`.
+            batch: images in every call, of which the last is filled up; None: at most `BATCH`, and
+                only powers of two.
+        """
         following = iter(views)
-        while some := list(itertools.islice(following, BATCH)):
-            count = _power_of_two(len(some))
+        while some := list(itertools.islice(following, batch or BATCH)):
+            count = batch or _power_of_two(len(some))
             yield from predict_views(self._predict, some, count, self.description.score_top_k)
 
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from stlm_jax.data.folders import is_image, visible
+from stlm_jax.data.folders import files_below, is_image
 from stlm_jax.drawing.overlay import ENDINGS
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import is_taken, path_of
@@ -50,7 +50,7 @@ def find_inputs(name: str, output: Path) -> list[Input]:
             f"config.predict.output={output}: is the folder of the images, and the pictures would "
             "be taken for images the next time; give another"
         )
-    files = sorted(_files(root, output.resolve()))
+    files = sorted(files_below(root, output.resolve()))
     images = [Input(p, _fitting(p.relative_to(root).as_posix())) for p in files if is_image(p)]
     others = [p.relative_to(root).as_posix() for p in files if not is_image(p)]
     if others:
@@ -62,24 +62,6 @@ def find_inputs(name: str, output: Path) -> list[Input]:
     if not images:
         raise UserError(f"config.predict.input={name}: the folder holds no image")
     return images
-
-
-def _files(root: Path, left_out: Path) -> Iterator[Path]:
-    """All that is visible below a folder and is no folder; links are followed but for circles."""
-    pending = [(root, frozenset[Path]())]
-    while pending:
-        folder, above = pending.pop()
-        real = folder.resolve()
-        if real == left_out:
-            continue
-        if real in above:
-            note(f"warning: {folder}: is a link to a folder above it, and is passed over")
-            continue
-        for entry in visible(folder):
-            if entry.is_dir():
-                pending.append((entry, above | {real}))
-            else:
-                yield entry
 
 
 def _fitting(name: str) -> str:

@@ -17,7 +17,7 @@ from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.overlay import MapPictures
 from stlm_jax.inference import calibration, tiling
 from stlm_jax.inference.inputs import check_output, find_inputs
-from stlm_jax.inference.predict_views import require_finite_maps
+from stlm_jax.inference.predict_views import ImageMaps, require_finite_maps
 from stlm_jax.inference.predictor import Predictor
 from stlm_jax.inference.score_tables import score_tables
 from stlm_jax.inference.scores import largest, mean_of_largest
@@ -31,7 +31,7 @@ from stlm_jax.workdir import PREDICTIONS, RESULTS, check_same_run, trained_categ
 
 Scores = dict[str, float]
 Prediction = tuple[int, MapPictures, Scores]  # of the image of that number
-_MAPS, _KINDS = ("map", "map_without_fa"), ("score", "score_without_fa")
+_KINDS = {"score": "map", "score_without_fa": "map_without_fa"}  # scores, and what they are of
 
 
 def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -44,7 +44,7 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
     A row of the tables is {`image`, `score`, `score_without_fa`, `map`, `overlay`}, and of a
     calibrated category `normalised_score`, above 0.5 where `is_anomalous`. Tiles are not judged:
-    thresholds are of whole images.
+    thresholds are of whole images. A model without FA, or of one stream, has no score without it.
     """
     category = _category(config, workdir)
     output = path_of(config.predict.output or workdir / RESULTS / PREDICTIONS / category)
@@ -117,7 +117,8 @@ def predict_whole(
         image = read_image(paths[index], None, config.data.depth)
         pictures = MapPictures(image, scale)
         pictures.add(0, resize_map(maps.map, image.shape[:2]))
-        yield index, pictures, {kind: float(getattr(maps, kind)) for kind in _KINDS}
+        scores = {kind: getattr(maps, kind) for kind in _KINDS}
+        yield index, pictures, {k: float(score) for k, score in scores.items() if score is not None}
 
 
 def predict_tiled(
@@ -147,18 +148,26 @@ def _predict_tiles(
     reader = dataset.image_reader(config)
     views = (reader.view_of(Image.fromarray(box.of(image))) for box in boxes)
     maps = (
-        np.stack([resize_map(getattr(result, kind), box.shape) for kind in _MAPS], -1)
+        np.stack([resize_map(values, box.shape) for values in _maps_of(result)], -1)
         for result, box in zip(predictor(views), boxes, strict=True)
-    )  # each (h, w, 2)
-    highest = [np.empty(0, np.float32)] * len(_KINDS)
+    )  # each (h, w, 2), or 1
+    highest: list[np.ndarray] = []
     # The pictures overwrite the image; no tile that is yet to be seen reaches above a done band.
     for first, band in tiling.blended_bands(height, width, tile, maps):
         require_finite_maps({"map": band}, name)
         pictures.add(first, band[..., 0])
-        for kind in range(len(_KINDS)):
-            highest[kind] = largest([highest[kind], band[..., kind].ravel()], top_k)
-    scores = (float(mean_of_largest(values, top_k)) for values in highest)
-    return dict(zip(_KINDS, scores, strict=True))
+        before = highest or [np.empty(0, np.float32)] * band.shape[-1]
+        highest = [
+            largest([values, band[..., kind].ravel()], top_k) for kind, values in enumerate(before)
+        ]
+    scores = [float(mean_of_largest(values, top_k)) for values in highest]
+    return dict(zip(_KINDS, scores, strict=False))
+
+
+def _maps_of(maps: ImageMaps) -> list[np.ndarray]:
+    """The maps that the model has, in the order of `_KINDS`."""
+    found = (getattr(maps, name) for name in _KINDS.values())
+    return [values for values in found if values is not None]
 
 
 def _category(config: ml_collections.ConfigDict, workdir: Path) -> str:

@@ -70,11 +70,15 @@ def _images_of(batch: list[View], result: Mapping[str, Any], top_k: int) -> Iter
         yield _inside(maps, view.box, top_k)
 
 
+class NotFinite(UserError):
+    """A map or score that cannot be judged; the text names the image."""
+
+
 def require_finite_maps(maps: Mapping[str, Any], name: str) -> None:
-    """Raises UserError, naming the image, where a map or score of it is not finite."""
+    """Raises NotFinite, naming the image, where a map or score of it is not finite."""
     for values in maps.values():
         if values is not None and not np.isfinite(values).all():
-            raise UserError(
+            raise NotFinite(
                 f"{name}: the model's anomaly map or score of it is not finite, so it cannot be "
                 "judged: train the model again, or give whole weights"
             )

@@ -56,6 +56,23 @@ def test_tiles_of_the_squares_size_lose_nothing(tmp_path, shape):
     assert read_map(pictures, tmp_path).shape == shape
 
 
+class OneMap(ColourPredictor):
+    """As a model of one stream, or without FA: there is no other map."""
+
+    def _batch(self, pixels):
+        return {k: v for k, v in super()._batch(pixels).items() if not k.endswith("_without_fa")}
+
+
+@pytest.mark.parametrize("tile", [0, SIZE])
+def test_a_model_of_one_map_has_one_score(tmp_path, tile):
+    image = smooth(100, 130)
+    config = config_of(tile=tile)
+    way = predict_tiled if tile else predict_whole
+    ((_, pictures, scores),) = way(config, OneMap(config), write(tmp_path, [image]), Scale())
+    assert scores == {"score": pytest.approx(image[..., 0].max() / 255, abs=0.03)}
+    np.testing.assert_allclose(read_map(pictures, tmp_path), image[..., 0] / 255, atol=0.03)
+
+
 def test_a_detail_that_squashing_loses_is_found_in_tiles(tmp_path):
     image = np.zeros((640, 640, 3), np.uint8)
     image[300:304, 500:504] = 255
