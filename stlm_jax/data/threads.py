@@ -1,7 +1,7 @@
 """Work that releases Python's lock, done in threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,7 +9,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int = 16) -> Iterator[R]:
+def in_threads(
+    function: Callable[[T], R], items: Iterable[T], ahead: int = 16
+) -> Generator[R, None, None]:
     """`function` of every item, in order; at most `ahead` results wait to be taken.
 
     An exception of `function` is raised where its result would be; what is not begun is left.

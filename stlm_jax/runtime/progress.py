@@ -39,7 +39,7 @@ def say(line: str) -> None:
 
 
 class Progress(tqdm):
-    """Number, rate and time left of a loop of known length.
+    """Number, rate and time left of a loop.
 
     On a terminal one line is rewritten in place. Elsewhere (a file, a pipe) a line is printed
     every 30 seconds, and one at the end.
@@ -48,9 +48,17 @@ class Progress(tqdm):
     monitor_interval = 0  # no thread of tqdm's own
 
     def __init__(
-        self, label: str, total: int, start: int = 0, unit: str = "image", line: int | None = None
+        self,
+        label: str,
+        total: int | None,
+        start: int = 0,
+        unit: str = "image",
+        line: int | None = None,
     ):
-        """A loop that has done `start` of `total`; of several at a time each has its `line`."""
+        """A loop that has done `start` of `total`; of several at a time each has its `line`.
+
+        Where `total` is None, it is not known.
+        """
         self._in_place, self._logged = sys.stderr.isatty() and not _quiet, start
         super().__init__(
             total=total,

@@ -1,0 +1,1 @@
+"""Any number of images through a finished model, as a production line needs it."""
