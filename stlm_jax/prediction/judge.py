@@ -21,7 +21,7 @@ from stlm_jax.drawing.colours import Scale
 from stlm_jax.inference.predict_views import ImageMaps, NotFinite, require_finite_maps
 from stlm_jax.prediction.naming import folder_of
 from stlm_jax.prediction.options import NONE, Options
-from stlm_jax.prediction.pictures import write_map, write_overlay
+from stlm_jax.prediction.pictures import clear, write_map, write_overlay
 from stlm_jax.prediction.regions import regions_of
 from stlm_jax.prediction.seen import BEGUN, Key, Seen
 from stlm_jax.prediction.sources import Source
@@ -157,6 +157,8 @@ class Judge:
             row["regions"] = regions_of(values, known.pixel_threshold, options.min_area)
         row |= {"height": read.shape[0], "width": read.shape[1], "ms": round(ms, 3)}
         folder, file = options.output / read.image.folder, read.image.source.path
+        if options.overlays or options.maps != NONE:
+            clear(folder)
         if options.overlays:
             row["overlay"] = self._named(
                 write_overlay(folder, values, file, self._depth, self._scale)

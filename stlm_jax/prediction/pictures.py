@@ -27,6 +27,12 @@ def map_file(values: np.ndarray, kind: str) -> bytes:
     return encode(values, "TIFF")
 
 
+def clear(folder: Path) -> None:
+    """Removes what a process that was killed has left half written in an image's folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_map(folder: Path, values: np.ndarray, kind: str) -> Path:
     """Writes a map into a folder, whole or not at all; returns its path."""
     return write_atomically(folder / MAPS[kind], map_file(values, kind))

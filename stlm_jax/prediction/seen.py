@@ -46,7 +46,8 @@ class Seen:
     """The state of every image, in a temporary file that SQLite deletes."""
 
     def __init__(self) -> None:
-        self._rows = sqlite3.connect("")
+        self._rows = sqlite3.connect("", isolation_level=None)
+        self._rows.execute("PRAGMA journal_mode = OFF")  # nobody goes on with this file
         self._rows.execute(
             "CREATE TABLE seen (path TEXT, stamp TEXT, state TEXT, PRIMARY KEY (path, stamp)) "
             "WITHOUT ROWID"

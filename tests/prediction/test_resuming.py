@@ -70,6 +70,8 @@ def test_a_killed_prediction_goes_on_where_it_was(model, tmp_path, monkeypatch, 
         file.write(whole + b'{"path": "x", "sco')
     for row in map(json.loads, whole.splitlines()):
         assert (out / row["map"]).is_file() and (out / row["overlay"]).is_file()
+    (out / "39.png").mkdir(exist_ok=True)
+    (out / "39.png/.map.npy.1.tmp").write_bytes(b"half")
     looked = stand_in.use(monkeypatch.setattr, Slow())
     assert predict(model, tmp_path / "in", f"--output={out}", *options) == 0
     assert looked.seen == 40 - before
