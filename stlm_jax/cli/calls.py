@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stlm_jax.cli.data import options_of
 from stlm_jax.cli.options import FORMATS
+from stlm_jax.prediction.options import Options
 from stlm_jax.runtime.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +39,20 @@ def evaluate(given: argparse.Namespace, keys: list[str]) -> int:
 
     run(["stlm evaluate", f"--workdir={given.run}", "--mode=evaluate", *keys])
     return 0
+
+
+def predict(given: argparse.Namespace, keys: list[str]) -> int:
+    """Looks at images."""
+    for key in keys:
+        raise UserError(f"{key}: a prediction has its model's configuration, see --help")
+    options = Options.of(_refuse, given)
+    from stlm_jax.prediction.run import run
+
+    return run(options)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(message)
 
 
 def demo(given: argparse.Namespace, keys: list[str]) -> int:
@@ -77,7 +92,6 @@ def _passed_on(module: str, function: str = "main") -> Callable[[Any, list[str]]
     return call
 
 
-predict = _passed_on("stlm_jax.commands.predict")
 serve = _passed_on("stlm_jax.commands.serve")
 build = _passed_on("stlm_jax.commands.build_tfds")
 compare = _passed_on("stlm_jax.commands.compare_runs")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from stlm_jax import __version__
 from stlm_jax.cli import calls
-from stlm_jax.cli.options import add_export, add_model, add_rest, add_train
+from stlm_jax.cli.options import add_export, add_model, add_predict, add_rest, add_train
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import end, exit_status
 
@@ -44,7 +44,8 @@ COMMANDS = {
         "stlm evaluate runs/mypart", add_model, calls.evaluate),
     "predict": Command(
         "looks at images: scores, verdicts, maps",
-        "stlm predict runs/mypart photos/new --recursive --output=found", None, calls.predict),
+        "stlm predict runs/mypart photos/new --recursive --output=found", add_predict,
+        calls.predict),
     "serve": Command(
         "answers over HTTP, with a page for the browser",
         "stlm serve runs/mypart", None, calls.serve),

@@ -2,6 +2,8 @@
 
 import argparse
 
+from stlm_jax.prediction.options import add_options
+
 PRESETS = {  # files of configs/, for images of one's own
     "demo": ("own.py", "small student, 256 px, 300 steps: minutes on a laptop"),
     "fast": ("fast.py", "the same in 100 steps: a first look"),
@@ -54,6 +56,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """A run."""
     parser.add_argument("run", metavar="RUN", help="its workdir")
     add_rest(parser)
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """A model, images and where the results go."""
+    add_options(parser)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
-    options = Options.of(parser, parser.parse_args(None if argv is None else list(argv)[1:]))
+    options = Options.of(parser.error, parser.parse_args(None if argv is None else list(argv)[1:]))
     return exit_status(lambda: _run(options), STOPPED)
 
 

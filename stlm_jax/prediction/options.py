@@ -57,18 +57,18 @@ class Options:
     poll: float = _POLL
 
     @classmethod
-    def of(cls, parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Self:
-        """The options that `add_options` had parsed; ends the program where they do not agree."""
+    def of(cls, refuse: Callable[[str], Any], arguments: argparse.Namespace) -> Self:
+        """The options that `add_options` had parsed; `refuse`, where they do not agree, raises."""
         given = {f.name: getattr(arguments, f.name, None) for f in dataclasses.fields(cls)}
         given["inputs"] = tuple(arguments.inputs)
         if not arguments.watch:
             for name in WATCHED_ONLY:
                 if given[name] is not None:
-                    parser.error(f"--{name} goes with --watch")
+                    refuse(f"--{name} goes with --watch")
         elif len(arguments.inputs) != 1 or arguments.inputs[0] == "-":
-            parser.error("--watch goes with one INPUT, the folder that new files come into")
+            refuse("--watch goes with one INPUT, the folder that new files come into")
         if arguments.inputs.count("-") > 1:
-            parser.error("INPUT - is given twice: stdin is read once")
+            refuse("INPUT - is given twice: stdin is read once")
         return cls(**{name: value for name, value in given.items() if value is not None})
 
     @property
