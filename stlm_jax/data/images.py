@@ -15,6 +15,7 @@ from stlm_jax.config.rules import FILE
 from stlm_jax.data.depth import is_wide, largest_of, raw_mode, sample_of, to_8_bits, wide_values
 from stlm_jax.data.frames import TRANSPOSED, TURNS, Frame, fit, orientation
 from stlm_jax.data.masks import AUTO, Mask, is_deep, mask_of
+from stlm_jax.data.memory_file import FORMATS, MemoryFile
 from stlm_jax.data.records import Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.data.threads import in_threads
@@ -24,7 +25,8 @@ from stlm_jax.runtime.paths import path_of
 # PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
-ImageFile = str | os.PathLike[str] | StoredFile
+ImageFile = str | os.PathLike[str] | StoredFile | MemoryFile
+_ONE_FILE = (str, os.PathLike, StoredFile, MemoryFile)
 T = TypeVar("T")
 
 
@@ -37,9 +39,12 @@ class MaskSizeError(ImageError):
 
 
 def _open(path: ImageFile) -> PilFile:
-    file = path if isinstance(path, StoredFile) else path_of(path)
+    file = path if isinstance(path, (StoredFile, MemoryFile)) else path_of(path)
+    # What a stranger sent is shown to the decoders of photographs only, not to all of PIL's.
+    formats = FORMATS if isinstance(file, MemoryFile) else None
     try:
-        image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read_bytes()))
+        opened = file if isinstance(file, Path) else io.BytesIO(file.read_bytes())
+        image = Image.open(opened, formats=formats)
     except UnidentifiedImageError:  # PIL would name the buffer
         raise ValueError(f"cannot identify image file {str(path)!r}") from None
     # PIL maps an uncompressed TIFF into memory with its upright width, which garbles a turned one;
@@ -162,7 +167,7 @@ def read_mask(
         rule: what counts as anomalous, see `masks`.
         image: what they are the ground truth of, which they must fit.
     """
-    paths = [path] if isinstance(path, (str, os.PathLike, StoredFile)) else list(path)
+    paths = [path] if isinstance(path, _ONE_FILE) else list(path)
     masks = [read_mask_file(p, rule, image)[0].marked for p in paths]
     for other, mask in zip(paths, masks, strict=True):
         if mask.shape != masks[0].shape:
