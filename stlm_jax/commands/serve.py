@@ -25,6 +25,7 @@ _HELP = {
     "timeout_s": "seconds for a request; then 504",
     "max_upload_mb": "megabytes of an image, at most; then 413",
     "max_pixels": "width times height of an image, at most; then 413",
+    "image_size": "side in pixels of what the networks see, of files that do not say it",
     "token_file": "holds the token that requests must bear; else the variable STLM_TOKEN may",
 }
 
@@ -55,7 +56,7 @@ def _serve(models: dict[str, str], arguments: dict) -> int:
     from stlm_jax.runtime.process import prepare
 
     prepare(DEFAULT_PRECISION, None)
-    return run(options, Detector.load)
+    return run(options, lambda path: Detector.load(path, image_size=options.image_size or None))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
 from fastapi.exceptions import RequestValidationError
+from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -24,15 +25,18 @@ from stlm_jax.serving.guard import Guard
 from stlm_jax.serving.metrics import CONTENT_TYPE
 from stlm_jax.serving.service import Service
 
-RESULT = "STLM-Result"  # header of a picture: the result without its regions, JSON
 _PAGE = Path(__file__).with_name("page")
 _FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
 _SIDE = 20_000
 _log = logging.getLogger(__name__)
 
-Model = Annotated[str | None, Query(description="its name; default: the first model")]
+# Absent, or a value: a request cannot say null.
+Model = Annotated[
+    str | SkipJsonSchema[None], Query(description="its name; default: the first model")
+]
 Side = Annotated[
-    int | None, Query(ge=16, le=_SIDE, description="longer side of a picture, at most; pixels")
+    int | SkipJsonSchema[None],
+    Query(ge=16, le=_SIDE, description="longer side of a picture, at most; pixels"),
 ]
 
 
@@ -84,7 +88,7 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
                 if kind == JSON:
                     return Response(result.model_dump_json(), media_type=JSON)
         told = result.model_dump_json(exclude={"regions"})
-        return Response(content, media_type=kind, headers={RESULT: told})
+        return Response(content, media_type=kind, headers={documented.RESULT: told})
 
     @app.post(
         "/v1/predict/batch",

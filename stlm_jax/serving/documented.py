@@ -8,6 +8,7 @@ from stlm_jax.data.memory_file import FORMATS
 from stlm_jax.serving.answers import JSON, MAP, OVERLAY, Error
 from stlm_jax.serving.metrics import CONTENT_TYPE
 
+RESULT = "STLM-Result"  # header of a picture
 _BINARY = {"type": "string", "format": "binary"}
 _MEANINGS = {
     401: "the token is missing or wrong",
@@ -47,8 +48,9 @@ PREDICT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
             "The result. A picture is of the image's own size, or smaller where `side` is given, "
-            "and bears the result without its regions in the header STLM-Result, as JSON."
+            f"and bears the result without its regions in the header {RESULT}, as JSON."
         ),
+        "headers": {RESULT: {"description": "of a picture", "schema": {"type": "string"}}},
         "content": {
             JSON: {},
             OVERLAY: {"schema": {**_BINARY, "description": "the map over the image, a PNG"}},

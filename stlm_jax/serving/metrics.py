@@ -9,6 +9,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -21,6 +22,7 @@ class Metrics:
 
     def __init__(self, waiting: Callable[[], int], in_house: Callable[[], int]):
         """`waiting` says how many images wait for a model, `in_house` how many places are taken."""
+        disable_created_metrics()  # when a count began is nobody's question here
         self._registry = CollectorRegistry()
         named: Any = {"registry": self._registry}
         self.requests = Counter(

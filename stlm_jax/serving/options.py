@@ -21,6 +21,7 @@ _RANGES = {  # of options, both ends included
     "queue": (1, 100_000),
     "timeout_s": (0.01, 86_400),
     "max_upload_mb": (0.001, 4096),
+    "image_size": (0, 65_536),
     "max_pixels": (1, 178_956_970),  # what PIL decodes at most
 }
 
@@ -39,6 +40,7 @@ class Options:
         timeout_s: seconds from a request's first byte to its answer; then 504.
         max_upload_mb: 10⁶ bytes of an image at most.
         max_pixels: of an image, width · height.
+        image_size: side in pixels of what the networks see; 0: that of training, where known.
         token_file: holds the token that requests must bear; "": that of `STLM_TOKEN`, if any.
     """
 
@@ -51,6 +53,7 @@ class Options:
     timeout_s: float = 30.0
     max_upload_mb: float = 20.0
     max_pixels: int = 50_000_000
+    image_size: int = 0
     token_file: str = ""
 
     def __post_init__(self):

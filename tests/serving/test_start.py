@@ -135,7 +135,8 @@ def test_other_hosts_are_warned_of(capsys):
 def test_all_sizes_are_compiled_before_it_is_ready():
     for most, expected in ((8, [1, 2, 4, 8]), (1, [1]), (5, [1, 2, 4, 8]), (4, [1, 2, 4])):
         model = StandIn()
-        service = Service(Options({"default": "x"}, max_batch=most), lambda path: model)
+        options = Options({"default": "x"}, max_batch=most)
+        service = Service(options, lambda path, model=model: model)
         service.start()
         while not service.ready:
             pass

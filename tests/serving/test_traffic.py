@@ -1,4 +1,4 @@
-"""Many clients at once: nothing is lost, calls are shared, the queue is bounded, the end orderly."""
+"""Many clients at once: nothing is lost, calls are shared, the queue is bounded, it ends well."""
 
 import collections
 import http.client
@@ -174,7 +174,8 @@ from stand_in import StandIn
 from stlm_jax.runtime.exit_status import end, exit_status
 from stlm_jax.serving.options import Options
 from stlm_jax.serving.server import run
-end(exit_status(lambda: run(Options({{"default": "x"}}, port=0), lambda path: StandIn(delay=1)), ""))
+options = Options({{"default": "x"}}, port=0)
+end(exit_status(lambda: run(options, lambda path: StandIn(delay=1)), ""))
 """
 
 

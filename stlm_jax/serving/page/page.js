@@ -164,7 +164,8 @@ function draw() {
     const badge = card.element.querySelector(".badge");
     badge.textContent = card.result ? (found ?? "not judged") : "";
     badge.className = `badge ${found ?? "unjudged"}`;
-    card.element.querySelector(".score").textContent = card.result ? `score ${number(card.result.score)}` : "";
+    card.element.querySelector(".score").hidden = !card.result;
+    card.element.querySelector(".score b").textContent = card.result ? number(card.result.score) : "";
     card.element.querySelector("img").alt = card.result ? `map over ${card.file.name}` : "";
     card.element.hidden = show !== "" && found !== show;
   }
