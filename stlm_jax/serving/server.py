@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal ends it once all is answered, a second one of Ctrl-C at once."""
+        """The first signal ends it once all is answered, a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -83,6 +83,8 @@ def listen(host: str, port: int) -> socket.socket:
 def run(options: Options, load: Callable[[str], Model]) -> int:
     """Serves until SIGTERM or Ctrl-C; the exit status, 0.
 
+    A second signal is a KeyboardInterrupt.
+
     Args:
         options: how.
         load: makes a model of what `options.models` names.
@@ -104,10 +106,12 @@ def run(options: Options, load: Callable[[str], Model]) -> int:
     note(f"listening at {address}; the models are being loaded, {address}/readyz says when done")
     service.start(end)
     server.run(sockets=[opened])
+    if server.force_exit:
+        raise KeyboardInterrupt
     ended = service.stop()
     if service.failure is not None:
         raise service.failure
-    note("stopped; every request was answered" if not server.force_exit else "stopped at once")
+    note("stopped; every request was answered")
     if not ended:
         # A compilation, which nothing interrupts, is not waited for.
         sys.stdout.flush()

@@ -2,8 +2,11 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
+from other_processes import REPOSITORY
 from stand_in import StandIn, ask, png, served, service_of
 
 from stlm_jax.commands import serve
@@ -152,3 +155,20 @@ def test_a_model_that_is_not_finite_never_becomes_ready():
 
     with pytest.raises(UserError, match="default: a grey image.*not finite"):
         run(Options({"default": "x"}, port=0), lambda path: NotFinite())
+
+
+def test_help_is_shown_before_anything_heavy_is_imported():
+    program = """
+import sys
+from stlm_jax.commands.serve import main
+try:
+    main(["serve", "--help"])
+finally:
+    print(sorted({"jax", "fastapi", "numpy", "uvicorn"} & set(sys.modules)))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "[]"
+    assert "--max_upload_mb" in process.stdout and "curl" in process.stdout

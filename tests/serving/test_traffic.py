@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -141,8 +142,6 @@ def test_what_takes_too_long_is_504_and_is_dropped():
 
 
 def test_a_body_that_never_ends_is_504():
-    import socket
-
     with served(service_of(StandIn(), timeout_s=0.3)) as port:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall(
@@ -175,13 +174,12 @@ from stlm_jax.runtime.exit_status import end, exit_status
 from stlm_jax.serving.options import Options
 from stlm_jax.serving.server import run
 options = Options({{"default": "x"}}, port=0)
-end(exit_status(lambda: run(options, lambda path: StandIn(delay=1)), ""))
+end(exit_status(lambda: run(options, lambda path: StandIn(delay=1)), "stopped"))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_process_in_order(number):
-    """With 0, once those that wait have their answers; while models are compiled at once."""
+def start():
+    """A process of a slow stand-in, and its port."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(here=str(HERE))],
         env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
@@ -189,17 +187,42 @@ def test_a_signal_ends_the_process_in_order(number):
         text=True,
     )
     port = int(re.search(r"http://127\.0\.0\.1:(\d+)", process.stderr.readline())[1])
-    if number == signal.SIGTERM:
-        until(lambda: ask(port, "/readyz")[0] == 200)
-        with ThreadPoolExecutor(3) as pool:
-            waiting = [pool.submit(ask, port, "/v1/predict", png(v)) for v in range(3)]
-            until(lambda: metric(port, "stlm_images_in_progress") == 3)
-            process.send_signal(number)
-            assert [future.result()[0] for future in waiting] == [200] * 3
-    else:
-        until(lambda: ask(port, "/healthz")[0] == 200)
-        assert ask(port, "/readyz")[0] == 503 and ask(port, body=png(1))[0] == 503
-        process.send_signal(number)
+    until(lambda: ask(port, "/healthz")[0] == 200)
+    return process, port
+
+
+def test_a_signal_ends_the_process_once_all_is_answered():
+    process, port = start()
+    assert ask(port, "/readyz")[0] == 503 and ask(port, body=png(1))[0] == 503
+    until(lambda: ask(port, "/readyz")[0] == 200)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(ask, port, "/v1/predict", png(v)) for v in range(3)]
+        until(lambda: metric(port, "stlm_images_in_progress") == 3)
+        process.send_signal(signal.SIGTERM)
+        assert [future.result()[0] for future in waiting] == [200] * 3
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, said
-    assert "Traceback" not in said and "stopped" in said
+    assert process.returncode == 0 and said.endswith("stopped; every request was answered\n"), said
+
+
+def test_while_models_are_compiled_it_ends_at_once():
+    process, _ = start()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0 and "Traceback" not in said and "ready\n" not in said
+
+
+def test_a_second_signal_waits_for_nobody():
+    process, port = start()
+    until(lambda: ask(port, "/readyz")[0] == 200)
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(
+            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Content-Length: 9\r\n\r\n"
+        )
+        until(lambda: metric(port, "stlm_images_in_progress") == 1)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(ConnectionError):
+            until(lambda: ask(port, "/healthz")[0] != 200)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]  # the client would have had 30 s
+    assert process.returncode == 130 and said.endswith("\nstopped\n"), said
