@@ -189,7 +189,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, problem: RequestValidationError) -> Response:
         first = problem.errors()[0]
-        return error(422, f"{first['loc'][-1]}: {first['msg']}")
+        return error(422, f"{'.'.join(map(str, first['loc'][1:2]))}: {first['msg']}")
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, problem: ClientDisconnect) -> Response:
