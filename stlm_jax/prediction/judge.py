@@ -19,10 +19,10 @@ from stlm_jax.data.reader import ImageReader, View
 from stlm_jax.data.threads import in_threads
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.inference.predict_views import ImageMaps, NotFinite, require_finite_maps
+from stlm_jax.inference.regions import regions_of
 from stlm_jax.prediction.naming import folder_of
 from stlm_jax.prediction.options import NONE, Options
 from stlm_jax.prediction.pictures import clear, write_map, write_overlay
-from stlm_jax.prediction.regions import regions_of
 from stlm_jax.prediction.seen import BEGUN, Key, Seen
 from stlm_jax.prediction.sources import Source
 from stlm_jax.runtime.errors import UserError

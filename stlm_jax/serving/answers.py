@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import ndimage
 
 from stlm_jax.data.images import resize_map
 from stlm_jax.data.memory_file import MemoryFile
@@ -13,13 +12,13 @@ from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.encode import encode
 from stlm_jax.drawing.overlay import MapPictures
 from stlm_jax.inference.predict_views import ImageMaps
+from stlm_jax.inference.regions import regions_of
 from stlm_jax.serving.uploads import decoded
 from stlm_jax.weights.description import Calibration, Description
 
 JSON, OVERLAY, MAP = "application/json", "image/png", "application/x-stlm-map"
 KINDS = (JSON, OVERLAY, MAP)  # the first is what a client gets that asks for nothing
 MOST_REGIONS = 1000
-_NEIGHBOURS = np.ones((3, 3), bool)  # a region holds together over corners too, as in the metrics
 _COMPRESSION = 1  # of zlib's nine: the client waits
 
 
@@ -28,6 +27,7 @@ class Region(BaseModel):
 
     box: tuple[int, int, int, int] = Field(description="x, y, width, height, in pixels")
     area: int = Field(description="pixels above the threshold")
+    peak: float = Field(description="the largest value of the map there")
 
 
 class Result(BaseModel):
@@ -128,7 +128,8 @@ def result(name: str, description: Description, seen: Seen) -> FullResult:
     score = np.asarray(seen.maps.score, np.float32)
     regions = None
     if known:
-        regions = find_regions(resize_map(seen.maps.map, seen.shape) > known.pixel_threshold)
+        found = regions_of(resize_map(seen.maps.map, seen.shape), known.pixel_threshold)
+        regions = [Region(**one) for one in found]
     return FullResult(
         model=name,
         score=float(score),
@@ -142,25 +143,6 @@ def result(name: str, description: Description, seen: Seen) -> FullResult:
         regions=None if regions is None else regions[:MOST_REGIONS],
         ms=0.0,
     )
-
-
-def find_regions(above: np.ndarray) -> list[Region]:
-    """What is true in (H, W), 8-connected, the largest first."""
-    labels, count = ndimage.label(above, _NEIGHBOURS)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    slices = ndimage.find_objects(labels)
-    return [
-        Region(
-            box=(
-                slices[i][1].start,
-                slices[i][0].start,
-                slices[i][1].stop - slices[i][1].start,
-                slices[i][0].stop - slices[i][0].start,
-            ),
-            area=int(areas[i]),
-        )
-        for i in np.argsort(-areas, kind="stable")
-    ]
 
 
 def picture(kind: str, description: Description, seen: Seen, side: int | None) -> bytes:

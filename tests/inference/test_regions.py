@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stlm_jax.prediction.regions import regions_of
+from stlm_jax.inference.regions import regions_of
 
 
 def test_regions_of_a_hand_made_map():
