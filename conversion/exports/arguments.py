@@ -88,6 +88,11 @@ def report_export(
 ) -> None:
     """Notes what was written and, of a compared export, how far it is from the Flax model."""
     note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {kind})")
+    note_differences(differences, images)
+
+
+def note_differences(differences: Mapping[str, float], images: str = "drawn images") -> None:
+    """Notes how far a compared export is from the Flax model."""
     if differences:
         compared = ", ".join(f"{name} {differences[name]:.1e}" for name in OUTPUTS)
         note(f"relative L2 difference from the Flax model on {images}: {compared}")

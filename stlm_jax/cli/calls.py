@@ -11,7 +11,7 @@ from stlm_jax.prediction.options import Options
 from stlm_jax.runtime.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SUFFIXES = {".onnx": "onnx", ".stablehlo": "stablehlo"} | dict.fromkeys(
+_SUFFIXES = {".onnx": "onnx", ".stablehlo": "stablehlo", ".xml": "openvino"} | dict.fromkeys(
     (".pt", ".pth", ".safetensors"), "torch"
 )
 
@@ -71,13 +71,20 @@ def export(given: argparse.Namespace, keys: list[str]) -> int:
     kind = given.format or _SUFFIXES.get(Path(given.output).suffix)
     if kind is None:
         raise UserError(f"{given.output}: give --format={'|'.join(FORMATS)}, or a known suffix")
-    if given.precision and kind != "onnx":
-        raise UserError(f"--precision={given.precision}: is of --format=onnx, not of {kind}")
-    precision = [f"--precision={given.precision}"] if given.precision else []
+    if given.precision and given.precision not in FORMATS[kind]:
+        having = " or ".join(name for name, some in FORMATS.items() if given.precision in some)
+        raise UserError(f"--precision={given.precision}: is of --format={having}, not of {kind}")
+    if given.onnxruntime_web and kind != "web":
+        raise UserError(f"--onnxruntime_web: is of --format=web, not of {kind}")
+    options = [
+        f"--{name}={getattr(given, name)}"
+        for name in ("precision", "onnxruntime_web")
+        if getattr(given, name)
+    ]
     from importlib import import_module
 
     module = import_module(f"conversion.to_{kind}")
-    return module.main([given.model, given.output, *precision, *keys])
+    return module.main([given.model, given.output, *options, *keys])
 
 
 def _passed_on(module: str, function: str = "main") -> Callable[[Any, list[str]], int]:

@@ -50,7 +50,7 @@ COMMANDS = {
         "answers over HTTP, with a page for the browser",
         "stlm serve runs/mypart", None, calls.serve),
     "export": Command(
-        "writes a trained model as ONNX, StableHLO or a torch file",
+        "writes a trained model as ONNX, OpenVINO, StableHLO, a torch file or a page for browsers",
         "stlm export runs/mypart mypart.onnx --format=onnx", add_export, calls.export),
     "check": Command(
         "reads a data set once and says what is wrong with it",

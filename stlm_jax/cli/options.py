@@ -10,7 +10,13 @@ PRESETS = {  # files of configs/, for images of one's own
     "tiny": ("tiny.py", "the same at 128 px: a quarter of the work, for small machines"),
     "published": ("folder.py", "the paper's student and recipe at 1024 px, with SAM: a GPU"),
 }
-FORMATS = ("onnx", "stablehlo", "torch")
+FORMATS = {  # of exports, and the precisions that each has
+    "onnx": ("float32", "float16", "int8"),
+    "stablehlo": (),
+    "torch": (),
+    "openvino": ("float32", "float16"),
+    "web": ("float32", "float16"),
+}
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +72,13 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 def add_export(parser: argparse.ArgumentParser) -> None:
     """A model, a file and its format; others are those of the conversion."""
     parser.add_argument("model", metavar="RUN", help="a category's folder of a run, or a file")
-    parser.add_argument("output", metavar="OUT", help="the file to write")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of OUT")
-    parser.add_argument("--precision", choices=("float32", "float16", "int8"), help="of onnx")
+    parser.add_argument("output", metavar="OUT", help="the file to write; of web, the folder")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="default: by the suffix of OUT")
+    precisions = "; ".join(
+        f"{kind}: {', '.join(names)}" for kind, names in FORMATS.items() if names
+    )
+    parser.add_argument("--precision", choices=FORMATS["onnx"], help=f"of {precisions}")
+    parser.add_argument(
+        "--onnxruntime_web", metavar="PATH",
+        help="of web: the dist folder of the npm package onnxruntime-web; default: npm brings it",
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from PIL import Image
 from stlm_jax.data.depth import to_8_bits
 from stlm_jax.data.images import resize_images, resize_map
 from stlm_jax.data.reader import ImageReader, View
-from stlm_jax.inference import stablehlo_model
+from stlm_jax.inference import openvino_model, stablehlo_model
 from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.inference.predict_views import (
     ImageMaps,
@@ -91,8 +91,8 @@ class Detector:
         """Loads a detector.
 
         Args:
-            path: an `.onnx` of `conversion.to_onnx`, a `.stablehlo` of `conversion.to_stablehlo`,
-                or what `trained_model.load_trained` takes.
+            path: an `.onnx` of `conversion.to_onnx`, an `.xml` of `conversion.to_openvino`, a
+                `.stablehlo` of `conversion.to_stablehlo`, or what `load_trained` takes.
             segmentation: the FA module's torch file, where it is a file of its own.
             image_size: side in pixels; default: that of training, and a UserError where the file
                 does not say it. An export has a fixed one.
@@ -103,6 +103,10 @@ class Detector:
             onnx = OnnxModel(path)
             _require_size(path, onnx.description, image_size)
             return cls(onnx, onnx.description)
+        if Path(path).suffix == openvino_model.SUFFIX:
+            openvino = openvino_model.OpenvinoModel(path)
+            _require_size(path, openvino.description, image_size)
+            return cls(openvino, openvino.description)
         if Path(path).suffix == stablehlo_model.SUFFIX:
             exported = stablehlo_model.StablehloModel(path)
             _require_size(path, exported.description, image_size)

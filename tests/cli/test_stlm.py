@@ -159,6 +159,12 @@ def test_a_set_is_checked_by_the_same_options(tmp_path, capsys):
             ("conversion.to_onnx", ["run", "a.onnx", "--precision=int8"]),
         ),
         ("a.pt", [], ("conversion.to_torch", ["run", "a.pt"])),
+        ("a.xml", [], ("conversion.to_openvino", ["run", "a.xml"])),
+        (
+            "page",
+            ["--format=web", "--precision=float16", "--onnxruntime_web=dist"],
+            ("conversion.to_web", ["run", "page", "--precision=float16", "--onnxruntime_web=dist"]),
+        ),
         ("a.bin", ["--format=stablehlo"], ("conversion.to_stablehlo", ["run", "a.bin"])),
     ],
 )
@@ -193,6 +199,8 @@ def test_other_commands_have_all_their_arguments(name, monkeypatch):
         (["trian"], "invalid choice: 'trian'"),
         (["export", "run", "a.xyz"], "a.xyz: give --format="),
         (["export", "run", "a.pt", "--precision=int8"], "is of --format=onnx, not of torch"),
+        (["export", "run", "out", "--format=web", "--precision=int8"], "onnx, not of web"),
+        (["export", "run", "a.pt", "--onnxruntime_web=x"], "is of --format=web, not of torch"),
         (["evaluate"], "required: RUN"),
     ],
 )

@@ -1,0 +1,157 @@
+"""An exported OpenVINO model, `.xml` and `.bin`, run on the CPU; nothing else knows OpenVINO."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
+from stlm_jax.inference.predict_views import require_finite_maps
+from stlm_jax.runtime.errors import UserError, first_line
+from stlm_jax.runtime.paths import path_of
+from stlm_jax.weights.description import Description
+from stlm_jax.weights.digest import FILE, LENGTH, require_digest, tell_without_digest
+from stlm_jax.weights.file import FORMAT, check_format
+from stlm_jax.weights.shapes import require_finite
+
+SUFFIX, WEIGHTS_SUFFIX = ".xml", ".bin"
+_ROOM = FORMAT  # in the model's `rt_info`: where its description is
+_NO_DIGEST = "0" * LENGTH
+# The processor's own choice may be bfloat16.
+_OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise UserError("openvino is not installed; pip install 'stlm_jax[openvino]'") from None
+    return openvino
+
+
+def from_onnx(
+    content: bytes, description: Mapping[str, str], folder: Path, half: bool
+) -> tuple[bytes, bytes]:
+    """An `.onnx` as the contents of `.xml`, which holds `description` and a digest, and `.bin`.
+
+    Args:
+        content: of the `.onnx`.
+        description: text by name.
+        folder: to work in; the caller removes it.
+        half: whether weights are stored as float16; they are computed with as float32.
+    """
+    openvino = _openvino()
+    # Not `convert_model`, which reports its use over the network.
+    model = openvino.Core().read_model(content)
+    for name, value in {**description, FILE: _NO_DIGEST}.items():
+        model.set_rt_info(value, [_ROOM, name])
+    path = folder / f"model{SUFFIX}"
+    openvino.save_model(model, path, compress_to_fp16=half)
+    xml, weights = path.read_bytes(), path.with_suffix(WEIGHTS_SUFFIX).read_bytes()
+    digest = _digest(xml, weights, _NO_DIGEST)
+    return xml.replace(_entry(_NO_DIGEST), _entry(digest)), weights
+
+
+def _entry(digest: str) -> bytes:
+    return f'<{FILE} value="{digest}"'.encode()
+
+
+def _digest(xml: bytes, weights: bytes, stored: str) -> str:
+    """SHA-256 of both files, with zeros in the place of the digest that is `stored`."""
+    digest = hashlib.sha256(xml.replace(_entry(stored), _entry(_NO_DIGEST)))
+    digest.update(weights)
+    return digest.hexdigest()
+
+
+def read(xml: bytes, weights: bytes) -> Any:
+    """OpenVINO's model of the contents of the two files."""
+    openvino = _openvino()
+    # In OpenVINO's own memory: it would go on reading that of `weights`, which Python may free.
+    tensor = openvino.Tensor(np.frombuffer(weights, np.uint8), shared_memory=False)
+    return openvino.Core().read_model(xml, tensor)
+
+
+def compiled(model: Any) -> Run:
+    """A function of uint8 (N, S, S, 3) to `map` (N, S, S) and `score` (N,), float32.
+
+    Images go through one by one: a fixed shape is the fastest on a CPU, and each other one would be
+    another program.
+    """
+    (image,) = model.inputs
+    model.reshape({image.any_name: [1, *(x.get_length() for x in image.partial_shape[1:])]})
+    request = _openvino().Core().compile_model(model, "CPU", _OPTIONS).create_infer_request()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        results = []
+        for pixels in images:
+            result = request.infer({INPUT: np.ascontiguousarray(pixels[None])})
+            results.append([result[output].copy() for output in OUTPUTS])
+        maps, scores = zip(*results, strict=True)
+        return {"map": np.concatenate(maps), "score": np.concatenate(scores)}
+
+    return run
+
+
+class OpenvinoModel:
+    """A detector's `.xml` with its `.bin`, made by `conversion.to_openvino`.
+
+    Attributes:
+        metadata: what the file says of itself, text by name.
+        description: category, image size, geometry and thresholds.
+    """
+
+    def __init__(self, path: str | Path):
+        """Opens the `.xml` and the `.bin` beside it, which must be those of the digest in it."""
+        weights_path = path_of(path).with_suffix(WEIGHTS_SUFFIX)
+        xml, weights = _content(path), _content(weights_path)
+        try:
+            model = read(xml, weights)
+        except UserError:
+            raise
+        except Exception as error:  # OpenVINO's are RuntimeErrors of many lines
+            raise UserError(f"{path}: OpenVINO cannot read it ({first_line(error)})") from error
+        self.metadata = _metadata(model)
+        check_format(path, self.metadata, "a detector exported by conversion.to_openvino")
+        if FILE in self.metadata:
+            stored = self.metadata[FILE]
+            require_digest(f"{path} or {weights_path}", _digest(xml, weights, stored), stored)
+        else:
+            tell_without_digest(path)
+        for node in model.get_ops():
+            if node.get_type_name() == "Constant" and node.data.dtype.kind == "f":
+                require_finite(path, node.get_friendly_name(), node.data)
+        self.description = Description.read(path, self.metadata)
+        self._require_size(path, model)
+        self._run = compiled(model)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """`map` (N, S, S), `score` (N,) of uint8 (N, S, S, 3); S is the image size."""
+        result = self._run(np.asarray(images))
+        for index in range(len(images)):
+            maps = {name: values[index] for name, values in result.items()}
+            require_finite_maps(maps, f"image {index + 1} of {len(images)}")
+        return result
+
+    def _require_size(self, path: str | Path, model: Any) -> None:
+        height = model.inputs[0].partial_shape[1].get_length()
+        if height != self.description.image_size:
+            raise UserError(
+                f"{path}: says that its images are of {self.description.image_size} px, but it "
+                f"takes {height} px: export it again"
+            )
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        return path_of(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    if not model.has_rt_info([_ROOM]):
+        return {}
+    return {name: str(value) for name, value in model.get_rt_info([_ROOM]).astype(dict).items()}

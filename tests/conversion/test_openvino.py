@@ -1,0 +1,180 @@
+"""The OpenVINO model against the Flax function that evaluation calls."""
+
+import shutil
+
+import numpy as np
+import pytest
+from small_student import evaluated, make_images, make_student
+
+from conversion import to_openvino
+from stlm_jax import __version__
+from stlm_jax.inference import Detector
+from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.description import Calibration
+from stlm_jax.weights.digest import weights_digest
+
+pytest.importorskip("openvino")
+pytest.importorskip("jax2onnx")
+telemetry = pytest.importorskip("openvino_telemetry.main")
+
+from conversion.onnx import graph  # noqa: E402
+from stlm_jax.inference.openvino_model import OpenvinoModel, compiled, read  # noqa: E402
+
+CALIBRATION = Calibration(2e-6, 1e-6, 5e-6, "held_out", 8)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A student whose maps are as dark as those of good images, its files and their figures."""
+    student = make_student(64, map_bias=-14.0, category="disc", calibration=CALIBRATION)
+    folder, figures, events = tmp_path_factory.mktemp("exported"), {}, []
+    built = graph.build_graph(student)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "build_graph", lambda trained: built)
+        patch.setattr(to_openvino, "load_exportable", lambda arguments: student)
+        patch.setattr(telemetry.Telemetry, "send_event", lambda *event, **_: events.append(event))
+        for precision in ("float32", "float16"):
+            path = folder / f"{precision}.xml"
+            figures[precision] = to_openvino.export_openvino(student, path, precision)
+    assert not events  # nothing of it is told to anybody
+    return student, folder, figures, built
+
+
+def test_both_precisions_are_the_flax_function(exported, relative_error):
+    student, folder, figures, _ = exported
+    images = make_images(64)
+    maps, scores = evaluated(student, images)
+    assert relative_error(maps[1:], maps[:-1]) > 0.05 and maps.max() < 1e-3
+    for precision, bound in (("float32", 1e-4), ("float16", 1e-2)):
+        model = OpenvinoModel(folder / f"{precision}.xml")
+        for count in (1, 3):
+            found = model(images[:count])
+            assert relative_error(found["map"], maps[:count]) <= bound
+            assert relative_error(found["score"], scores[:count]) <= bound
+        assert set(figures[precision]) == {"anomaly_map", "anomaly_score"}
+        assert max(figures[precision].values()) <= bound
+    assert max(figures["float16"].values()) > 1e-5
+    sizes = [(folder / f"{name}.bin").stat().st_size for name in ("float16", "float32")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_the_detector_runs_and_judges_by_it(exported):
+    student, folder, *_ = exported
+    images = make_images(64)
+    detector = Detector.load(folder / "float32.xml")
+    assert detector.description == student.description and detector.calibration == CALIBRATION
+    result = detector(images)
+    np.testing.assert_allclose(result.score, evaluated(student, images)[1], rtol=1e-4)
+    assert np.array_equal(result.is_anomalous, result.score > CALIBRATION.threshold)
+    with pytest.raises(UserError, match=r"float32\.xml: exported for 64 px, not 96"):
+        Detector.load(folder / "float32.xml", image_size=96)
+
+
+def test_what_the_file_says_of_itself(exported):
+    student, folder, *_ = exported
+    metadata = OpenvinoModel(folder / "float16.xml").metadata
+    assert metadata == {
+        "format": "stlm_jax",
+        "format_version": "1",
+        "version": __version__,
+        "category": "disc",
+        "image_size": "64",
+        "geometry": "squash",
+        "score_top_k": "100",
+        "depth": "file",
+        "threshold": "2e-06",
+        "normaliser": "1e-06",
+        "pixel_threshold": "5e-06",
+        "calibration_source": "held_out",
+        "calibration_images": "8",
+        "precision": "float16",
+        "weights_sha256": weights_digest(student.variables),
+        "file_sha256": metadata["file_sha256"],
+    }
+
+
+def test_what_differs_is_not_written(exported, tmp_path, monkeypatch):
+    student, _, _, built = exported
+
+    def constant(images):
+        return {"map": np.full((len(images), 64, 64), 0.5), "score": np.full(len(images), 0.5)}
+
+    monkeypatch.setattr(graph, "build_graph", lambda trained: built)
+    monkeypatch.setattr(to_openvino, "flax_run", lambda trained: constant)
+    with pytest.raises(UserError, match="not written, its anomaly_map differs"):
+        to_openvino.export_openvino(student, tmp_path / "out.xml")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    for suffix in (".xml", ".bin"):
+        shutil.copy(exported[1] / f"float32{suffix}", tmp_path / f"copy{suffix}")
+    return tmp_path / "copy.xml"
+
+
+def test_its_two_files_must_be_of_each_other_and_whole(exported, copy):
+    weights = copy.with_suffix(".bin")
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"copy\.xml or \S*copy\.bin: damaged or changed"):
+        Detector.load(copy)
+    shutil.copy(exported[1] / "float16.bin", weights)
+    with pytest.raises(UserError, match=r"copy\.xml"):
+        Detector.load(copy)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"copy\.bin: there is no such file"):
+        Detector.load(copy)
+
+
+def test_a_threshold_that_was_changed_is_noticed(copy):
+    text = copy.read_text()
+    assert '<threshold value="2e-06"' in text
+    copy.write_text(text.replace('<threshold value="2e-06"', '<threshold value="3e-06"'))
+    with pytest.raises(UserError, match=r"copy\.xml or \S*copy\.bin: damaged or changed"):
+        Detector.load(copy)
+
+
+def test_other_files_are_refused(copy):
+    copy.write_text("<net/>")
+    with pytest.raises(UserError, match=r"copy\.xml: OpenVINO cannot read it"):
+        Detector.load(copy)
+    import openvino
+    from openvino import opset13 as ops
+
+    parameter = ops.parameter([1, 4], np.float32)
+    model = openvino.Model([ops.relu(parameter)], [parameter], "foreign")
+    openvino.save_model(model, copy)
+    with pytest.raises(UserError, match=r"copy\.xml: not a detector exported by conversion\.to_"):
+        Detector.load(copy)
+
+
+def test_the_weights_outlive_their_file(exported):
+    xml, weights = ((exported[1] / f"float32{x}").read_bytes() for x in (".xml", ".bin"))
+    images = make_images(64)
+    model = read(xml, weights)
+    del weights
+    run = compiled(model)
+    assert np.isfinite(run(images)["score"]).all()
+
+
+# --- the command ---
+
+
+def test_the_command_wants_an_xml(tmp_path, one_line_of_error):
+    line = one_line_of_error(to_openvino.main(["run", str(tmp_path / "out.onnx")]))
+    assert "out.onnx: the name must end with .xml" in line
+    line = one_line_of_error(to_openvino.main([str(tmp_path / "none"), str(tmp_path / "o.xml")]))
+    assert "no such checkpoint" in line
+
+
+def test_the_command_says_what_it_wrote(exported, tmp_path, monkeypatch, capsys):
+    student, _, _, built = exported
+    monkeypatch.setattr(graph, "build_graph", lambda trained: built)
+    monkeypatch.setattr(to_openvino, "load_exportable", lambda arguments: student)
+    path = tmp_path / "disc.xml"
+    assert to_openvino.main(["run", str(path), "--no-verify"]) == 0
+    said = capsys.readouterr().err
+    assert f"wrote {path} " in said and "disc.bin of 6.3 MB, float32" in said
+    assert Detector.load(path).category == "disc"
