@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 from stlm_jax.runtime.errors import UserError
@@ -82,13 +83,16 @@ def _reason(text: str) -> str:
 
 def _unpacked(path: Path) -> dict[str, bytes]:
     files = {}
-    with tarfile.open(path) as archive:
-        for name, (source, digest) in FILES.items():
-            member = archive.extractfile(f"package/dist/{source}")
-            files[name] = member.read() if member else b""
-            if hashlib.sha256(files[name]).hexdigest() != digest:
-                raise UserError(
-                    f"{source} of {PACKAGE} {VERSION} is not the published one, as npm brings it: "
-                    f"clean npm's cache, look at its registry, {_OFFER}"
-                )
+    for name, (source, digest) in FILES.items():
+        try:
+            with tarfile.open(path) as archive:
+                member = archive.extractfile(f"package/dist/{source}")
+                files[name] = member.read() if member else b""
+        except (KeyError, EOFError, OSError, tarfile.TarError, zlib.error):
+            files[name] = b""  # not there, or damaged
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise UserError(
+                f"{source} of {PACKAGE} {VERSION} is not the published one, as npm brings it: "
+                f"clean npm's cache, look at its registry, {_OFFER}"
+            )
     return files
