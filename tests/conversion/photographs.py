@@ -1,7 +1,7 @@
 """Photographs of many kinds, as files."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 ORIENTATION = 0x112  # EXIF's
 
@@ -13,6 +13,17 @@ def photograph(rng, height, width):
     part = pixels[height // 4 : height // 2, width // 4 : width // 2]
     part[:] = rng.integers(0, 256, part.shape)
     return Image.fromarray(pixels)
+
+
+def swapped_profile():
+    """A colour profile in which red is green and green is red."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    places = {}
+    for entry in range(132, 132 + 12 * int.from_bytes(profile[128:132]), 12):
+        places[bytes(profile[entry : entry + 4])] = entry + 4  # where offset and size are
+    red, green = (slice(places[name], places[name] + 8) for name in (b"rXYZ", b"gXYZ"))
+    profile[red], profile[green] = profile[green], profile[red]
+    return bytes(profile)
 
 
 def write_photographs(folder):
@@ -27,10 +38,12 @@ def write_photographs(folder):
     images["alpha"].putalpha(Image.fromarray(rng.integers(0, 256, (150, 220), dtype=np.uint8)))
     for name, image in images.items():
         image.save(folder / f"{name}.png", compress_level=1)
+    profile = swapped_profile()
+    photograph(rng, 90, 110).save(folder / "profile.png", icc_profile=profile)
     turned = Image.Exif()
     turned[ORIENTATION] = 6
     photograph(rng, 200, 320).save(folder / "turned.jpg", exif=turned, quality=92)
-    photograph(rng, 200, 320).save(folder / "plain.jpg", quality=92)
+    photograph(rng, 200, 320).save(folder / "plain.jpg", quality=92, icc_profile=profile)
     return sorted(folder.iterdir())
 
 

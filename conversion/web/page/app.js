@@ -69,7 +69,11 @@ function addFiles(files) {
     const id = cards.size ? Math.max(...cards.keys()) + 1 : 1;
     const card = element("li", "card waiting");
     card.dataset.state = "waiting";
-    card.append(element("div", "picture", "waiting"), element("div", "text"));
+    const picture = element("button", "picture", "waiting");
+    picture.disabled = true;
+    picture.title = "Larger or smaller";
+    picture.addEventListener("click", () => card.classList.toggle("whole"));
+    card.append(picture, element("div", "text"));
     card.lastChild.append(element("p", "name", file.name));
     results.prepend(card);
     cards.set(id, { element: card, urls: {} });
@@ -100,10 +104,11 @@ function finish(id, data) {
   const image = element("img", "");
   image.alt = card.element.querySelector(".name").textContent;
   picture.replaceChildren(image);
+  picture.disabled = false;
   const line = element("p", "line");
   line.append(element("span", "verdict"), element("span", "score", written(score)));
   const spent = Math.round(times.prepare + times.model);
-  const facts = [`${width} × ${height} px`, `${spent} ms`];
+  const facts = [`${width}\u00a0×\u00a0${height}\u00a0px`, `${spent}\u00a0ms`];
   if (description.threshold !== null) {
     const odds = (score - description.threshold) / description.normaliser;
     facts.unshift(`normalised ${share(odds).toFixed(3)}`);
