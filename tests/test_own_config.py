@@ -11,7 +11,9 @@ import pytest
 from miniature import stand_in_step
 from PIL import Image
 
-from stlm_jax.main import main
+from stlm_jax.cli.main import main as stlm
+from stlm_jax.cli.main import parser
+from stlm_jax.commands.serve import parser as serve_parser
 from stlm_jax.settings import parse
 from stlm_jax.training import start
 
@@ -27,8 +29,8 @@ def commands(text):
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
-def of_module(name, text=README):
-    found = [words[3:] for words in commands(text) if words[:3] == ["python", "-m", name]]
+def of_stlm(name, text=README):
+    found = [words for words in commands(text) if words[:2] == ["stlm", name]]
     assert found
     return found
 
@@ -50,24 +52,22 @@ def photographs(tmp_path):
 
 def test_own_parts_as_the_readme_has_it(photographs, monkeypatch, capsys):
     pytest.importorskip("skimage")
-    own = README[README.index("## Your own parts") : README.index("`configs/own.py` takes")]
-    training, prediction = of_module("stlm_jax.main", own)
-    assert [word for word in training if word.startswith("--config.")] == ["--config.data.root=DIR"]
-    assert not any(word.startswith("--config=") for word in prediction)
+    own = README[README.index("## Your own parts") : README.index("`--preset=demo`")]
+    (training,), (prediction,) = of_stlm("train", own), of_stlm("predict", own)
     # The step itself is trained by the demo's tests; it would be compiled for half a minute.
     monkeypatch.setattr("stlm_jax.training.trainer.train_step", stand_in_step)
     monkeypatch.chdir(photographs)
-    (photographs / "configs").symlink_to(ROOT / "configs")
-    assert main(["main", *training, *FASTER]) == 0
+    assert stlm([*training, *FASTER]) == 0
     printed = capsys.readouterr()
     assert printed.err.count("SAM's weights are better") == 1
     assert printed.err.index("SAM's weights") < printed.err.index("DIR  2/2")
-    assert main(["main", *prediction]) == 0
+    assert stlm(prediction) == 0
     assert re.search(
-        r"^0\.\d{4}  (good|defective) +FOLDER/new/a\.png$", capsys.readouterr().out, re.M
+        r"^0\.\d{4}  (good|defective) +\S*FOLDER/new/a\.png$", capsys.readouterr().out, re.M
     )
-    rows = json.loads((photographs / "runs/mypart/results/predict/DIR/scores.json").read_text())
-    assert rows[0]["map"].endswith("new/a.png.map.png")
+    (row,) = (json.loads(line) for line in (photographs / "found/predictions.jsonl").open())
+    assert row["path"].endswith("FOLDER/new/a.png") and row["verdict"] in ("good", "defective")
+    assert list((photographs / "found").rglob("overlay.png"))
 
 
 def test_the_demo_is_not_told_of_sam(monkeypatch):
@@ -80,14 +80,22 @@ def test_the_demo_is_not_told_of_sam(monkeypatch):
         assert len(said) == count
 
 
-def test_every_run_command_of_the_readme_is_accepted(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "runs/mypart").mkdir(parents=True)
-    own = parse(["main", "--config=configs/own.py"]).config
-    (tmp_path / "runs/mypart/config.json").write_text(own.to_json())
-    for words in of_module("stlm_jax.main"):
-        assert parse(["main", *words]).workdir.parent.name == "runs"
+def test_every_command_of_the_readme_is_accepted(photographs, monkeypatch):
+    """Trainings down to the configuration, others down to their options."""
+    asked = []
+    monkeypatch.setattr("stlm_jax.main.run", lambda argv: asked.append(parse(argv)))
+    monkeypatch.chdir(photographs)
+    (photographs / "sam_vit_h_4b8939.pth").touch()
+    for words in of_stlm("train"):
+        assert stlm(words) == 0
+    assert [str(settings.workdir) for settings in asked] == ["runs/mypart", "runs/mypart_sam"]
+    assert asked[1].config.teacher.name == "vit_h" and asked[1].config.image_size == 1024
+    for name in ("predict", "export"):
+        for words in of_stlm(name):
+            _, rest = parser().parse_known_args(words[1:])
+            assert not rest
+    (words,) = of_stlm("serve")
+    assert serve_parser().parse_args(words[2:]).models == ["runs/mypart"]
 
 
 def test_what_the_readme_installs_is_there():

@@ -51,6 +51,15 @@ def predict(given: argparse.Namespace, keys: list[str]) -> int:
     return run(options)
 
 
+def serve(given: argparse.Namespace, keys: list[str]) -> int:
+    """Answers over HTTP."""
+    for key in keys:
+        raise UserError(f"{key}: a served model has its own configuration, see --help")
+    from stlm_jax.commands.serve import serve as run
+
+    return run(given)
+
+
 def _refuse(message: str) -> NoReturn:
     raise UserError(message)
 
@@ -99,7 +108,6 @@ def _passed_on(module: str, function: str = "main") -> Callable[[Any, list[str]]
     return call
 
 
-serve = _passed_on("stlm_jax.commands.serve")
 build = _passed_on("stlm_jax.commands.build_tfds")
 compare = _passed_on("stlm_jax.commands.compare_runs")
 plan = _passed_on("launch.plan")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from stlm_jax import __version__
 from stlm_jax.cli import calls
-from stlm_jax.cli.options import add_export, add_model, add_predict, add_rest, add_train
+from stlm_jax.cli.options import add_export, add_model, add_predict, add_rest, add_serve, add_train
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import end, exit_status
 
@@ -48,7 +48,7 @@ COMMANDS = {
         calls.predict),
     "serve": Command(
         "answers over HTTP, with a page for the browser",
-        "stlm serve runs/mypart", None, calls.serve),
+        "stlm serve runs/mypart", add_serve, calls.serve),
     "export": Command(
         "writes a trained model as ONNX, OpenVINO, StableHLO, a torch file or a page for browsers",
         "stlm export runs/mypart mypart.onnx --format=onnx", add_export, calls.export),

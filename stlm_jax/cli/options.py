@@ -2,6 +2,7 @@
 
 import argparse
 
+from stlm_jax.commands.serve import add_options as add_serve_options
 from stlm_jax.prediction.options import add_options
 
 PRESETS = {  # files of configs/, for images of one's own
@@ -67,6 +68,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_predict(parser: argparse.ArgumentParser) -> None:
     """A model, images and where the results go."""
     add_options(parser)
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Models by name, and how they are served."""
+    add_serve_options(parser)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

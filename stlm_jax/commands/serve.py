@@ -32,17 +32,33 @@ _HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves what `argv` (the program's name first) names; the exit status."""
-    parser = argparse.ArgumentParser(
+    arguments = parser().parse_args(None if argv is None else list(argv)[1:])
+    return exit_status(lambda: serve(arguments), "stopped")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(
         prog="serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="what to serve")
+    add_options(made)
+    return made
+
+
+def add_options(made: argparse.ArgumentParser) -> None:
+    """Adds the arguments that `serve` takes."""
+    made.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="what to serve")
     for field in dataclasses.fields(Options)[1:]:
         shown = f"{_HELP[field.name]} (default: {field.default or 'none'})"
-        parser.add_argument(
+        made.add_argument(
             f"--{field.name}", type=type(field.default), default=field.default, help=shown
         )
-    arguments = vars(parser.parse_args(None if argv is None else list(argv)[1:]))
-    return exit_status(lambda: _serve(models_of(arguments.pop("models")), arguments), "stopped")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serves until it is told to stop."""
+    names = [field.name for field in dataclasses.fields(Options)[1:]]
+    return _serve(models_of(arguments.models), {name: getattr(arguments, name) for name in names})
 
 
 def _serve(models: dict[str, str], arguments: dict) -> int:
