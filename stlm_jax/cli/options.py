@@ -15,7 +15,7 @@ FORMATS = {  # of exports, and the precisions that each has
     "onnx": ("float32", "float16", "int8"),
     "stablehlo": (),
     "torch": (),
-    "openvino": ("float32", "float16"),
+    "openvino": (),
     "web": ("float32", "float16"),
 }
 

@@ -32,16 +32,13 @@ def _openvino() -> Any:
     return openvino
 
 
-def from_onnx(
-    content: bytes, description: Mapping[str, str], folder: Path, half: bool
-) -> tuple[bytes, bytes]:
+def from_onnx(content: bytes, description: Mapping[str, str], folder: Path) -> tuple[bytes, bytes]:
     """An `.onnx` as the contents of `.xml`, which holds `description` and a digest, and `.bin`.
 
     Args:
         content: of the `.onnx`.
         description: text by name.
         folder: to work in; the caller removes it.
-        half: whether weights are stored as float16; they are computed with as float32.
     """
     openvino = _openvino()
     # Not `convert_model`, which reports its use over the network.
@@ -49,7 +46,7 @@ def from_onnx(
     for name, value in {**description, FILE: _NO_DIGEST}.items():
         model.set_rt_info(value, [_ROOM, name])
     path = folder / f"model{SUFFIX}"
-    openvino.save_model(model, path, compress_to_fp16=half)
+    openvino.save_model(model, path, compress_to_fp16=False)
     xml, weights = path.read_bytes(), path.with_suffix(WEIGHTS_SUFFIX).read_bytes()
     digest = _digest(xml, weights, _NO_DIGEST)
     return xml.replace(_entry(_NO_DIGEST), _entry(digest)), weights
@@ -154,4 +151,5 @@ def _content(path: str | Path) -> bytes:
 def _metadata(model: Any) -> dict[str, str]:
     if not model.has_rt_info([_ROOM]):
         return {}
-    return {name: str(value) for name, value in model.get_rt_info([_ROOM]).astype(dict).items()}
+    said = model.get_rt_info([_ROOM]).astype(dict)
+    return {name: value.astype(str) for name, value in said.items()}

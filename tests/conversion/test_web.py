@@ -26,7 +26,11 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.description import Calibration
 
 onnx = pytest.importorskip("onnx")
+ir = pytest.importorskip("onnx_ir")
 pytest.importorskip("jax2onnx")
+
+from conversion.onnx import export as onnx_export  # noqa: E402
+from conversion.onnx.graph import build_graph  # noqa: E402
 
 SIDE = 64
 CALIBRATION = Calibration(0.5, 0.0625, 0.5, "held_out", 8)
@@ -40,8 +44,8 @@ def student():
 
 
 @pytest.fixture(scope="module")
-def folder(student, tmp_path_factory):
-    """An export by the command, with what npm brings."""
+def export(student, tmp_path_factory):
+    """Exports by the command, with what npm brings; the graph is traced once."""
     try:
         files = runtime.runtime_files()
     except UserError as error:
@@ -51,11 +55,22 @@ def folder(student, tmp_path_factory):
     dist.mkdir(parents=True)
     for name, (source, _) in runtime.FILES.items():
         (dist / source).write_bytes(files[name])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_web, "load_trained", lambda *arguments: student)
-        command = ["run", str(place / "page"), f"--onnxruntime_web={place / 'package'}"]
-        assert to_web.main(command) == 0
-    return place / "page"
+    content = ir.to_proto(build_graph(student))
+
+    def run(name, *options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(to_web, "load_trained", lambda *arguments: student)
+            patch.setattr(onnx_export, "build_graph", lambda trained: ir.from_proto(content))
+            command = ["run", str(place / name), f"--onnxruntime_web={place / 'package'}", *options]
+            assert to_web.main(command) == 0
+        return place / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(export):
+    return export("page")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +164,22 @@ def test_scores_are_those_of_flax(student, folder, browser, tmp_path, geometry):
         coarse = [np.asarray(open_rgb(path).resize((SIDE, SIDE), Image.NEAREST)) for path in paths]
         right = np.concatenate([wanted[path.name].score for path in paths])
         assert np.abs(flax(np.stack(coarse)).score - right).max() > 0.01
+
+
+def test_float16_runs_and_is_half_as_large(student, folder, export, browser, tmp_path, capsys):
+    paths = write_photographs(tmp_path)[:4]
+    small = export("half", "--precision=float16", "--no-verify")
+    said = capsys.readouterr().err
+    assert f"wrote {small}/ (" in said
+    assert "MB, float16): model.onnx 3.3 MB, ort/ort.wasm 14.2 MB, " in said
+    sizes = [(place / "model.onnx").stat().st_size for place in (small, folder)]
+    assert sizes[0] < 0.6 * sizes[1]
+    flax = detector(student)
+    with served(small) as address, opened(browser, address) as page:
+        for name, card in look_at(page, paths).items():
+            wanted = flax(np.asarray(open_rgb(tmp_path / name))[None]).score[0]
+            assert 0 < abs(float(card.get_attribute("data-score")) - wanted) <= 1e-3
+        assert "float16" in page.inner_text("#about")
 
 
 def test_the_square_is_pillows_bit_for_bit(folder, browser):

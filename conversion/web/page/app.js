@@ -162,7 +162,9 @@ worker.onerror = (event) => {
 };
 worker.onmessage = ({ data }) => {
   if (data.kind === "description") describe(data.description);
-  if (data.kind === "progress") say(`Loading the model: ${Math.floor(100 * data.part)} %`);
+  // The other file may still be coming when one was found wanting.
+  const failed = status.classList.contains("failed");
+  if (data.kind === "progress" && !failed) say(`Loading the model: ${Math.floor(100 * data.part)} %`);
   if (data.kind === "failed") say(`The model cannot be loaded: ${data.text}`, true);
   if (data.kind === "ready") {
     say("");
