@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_WORKDIR ?= runs/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test test-fast test-slow lint bench clean
+.PHONY: setup demo test test-fast test-slow lint audit lock bench clean
 
 # Every extra that development needs; `make demo` installs less.
 setup: $(VENV)/.test
@@ -40,6 +40,19 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory audit
+
+# Known vulnerabilities of what is locked, where PyPI's data can be reached.
+audit: $(VENV)/.test
+	@if curl --silent --fail --max-time 5 --output /dev/null https://pypi.org/pypi/pip/25.0/json; then \
+	  $(INSTALL) pip-audit && $(BIN)/pip-audit --disable-pip --requirement requirements.lock; \
+	else echo "audit: PyPI's data cannot be reached, left out"; fi
+
+# What `constraints.txt` pins, with the hashes of all its files.
+lock: $(VENV)/.test
+	$(INSTALL) uv
+	$(BIN)/uv pip compile pyproject.toml --extra test --generate-hashes -c constraints.txt \
+	  --python-version 3.11 --universal --no-header --no-annotate -o requirements.lock
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -34,3 +35,16 @@ def test_a_file_fits(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 70, node.name
+
+
+def pins(name, end=""):
+    """Version by normalised name, of every line of a file that pins one."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(rf"^([\w.-]+)==([^\s;\\]+).*{end}$", text, re.M)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+
+def test_the_lock_has_what_is_pinned_with_hashes():
+    locked, pinned = pins("requirements.lock", r"\\"), pins("constraints.txt")
+    assert {name: locked.get(name) for name in pinned} == pinned
+    assert pins("requirements.lock") == locked  # no line without a hash after it
