@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_WORKDIR ?= runs/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test test-fast test-slow lint audit lock bench clean
+.PHONY: setup demo test test-fast test-slow lint audit lock docs bench clean
 
 # Every extra that development needs; `make demo` installs less.
 setup: $(VENV)/.test
@@ -51,8 +51,13 @@ audit: $(VENV)/.test
 # What `constraints.txt` pins, with the hashes of all its files.
 lock: $(VENV)/.test
 	$(INSTALL) uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --generate-hashes -c constraints.txt \
-	  --python-version 3.11 --universal --no-header --no-annotate -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra docs --generate-hashes -c constraints.txt \
+	  --python-version 3.11.5 --universal --no-header --no-annotate -o requirements.lock
+
+# The documentation as a site; a broken link is an error.
+docs: $(VENV)/.test
+	$(INSTALL) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step

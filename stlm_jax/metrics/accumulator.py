@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from stlm_jax.metrics import checks
 from stlm_jax.metrics.bootstrap import Replicates, draw, intervals, replicated
@@ -91,8 +92,8 @@ class Accumulator:
 
     def add(
         self,
-        anomaly_map,
-        mask,
+        anomaly_map: ArrayLike,
+        mask: ArrayLike | None,
         score: float,
         label: bool,
         defect: str,

@@ -1,5 +1,7 @@
 """The two-stream model: two encoders, one shared decoder, feature aggregation."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
@@ -57,7 +59,7 @@ class Stlm(nn.Module):
     components: Components = PUBLISHED
 
     def __call__(
-        self, image, train: bool = False, components: Components | None = None
+        self, image: Any, train: bool = False, components: Components | None = None
     ) -> Prediction:
         """Both streams and the map of an image.
 
