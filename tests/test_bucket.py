@@ -36,6 +36,7 @@ def lines(path):
     return [{name: line[name] for name in ("step", "loss", "gradient_norm")} for line in kept]
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_trained_resumed_and_evaluated_as_a_local_one(place, capsys):
     run = path_of(RUN)
     assert main(command(place, "--config.train.steps=4")) == 0
@@ -65,6 +66,7 @@ def test_a_run_in_a_bucket_is_trained_resumed_and_evaluated_as_a_local_one(place
     assert json.loads((results / "metrics.json").read_text())["disc"] == theirs
 
 
+@pytest.mark.slow
 def test_prediction_in_a_bucket(place, capsys):
     source = f"--config.predict.input={BUCKET}/data/disc/test/spot"
     arguments = ["main", f"--workdir={RUN}", "--mode=predict", source]
@@ -89,6 +91,7 @@ def test_a_bucket_that_is_not_there(place, capsys):
         assert re.fullmatch(r"error: gs://other: there is no such bucket .*check its name", line)
 
 
+@pytest.mark.slow
 def test_another_training_is_told(place, capsys):
     write_atomically(f"{RUN}/lock", "process 7 on elsewhere\n")
     assert main(command(place)) == 0

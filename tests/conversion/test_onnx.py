@@ -208,6 +208,7 @@ def test_what_is_no_export_is_refused(tmp_path):
 # --- the command ---
 
 
+@pytest.mark.slow
 def test_int8_from_a_run(finished_run, tmp_path):
     checkpoint, path = finished_run / "run" / "disc", tmp_path / "disc.onnx"
     process = subprocess.run(

@@ -243,6 +243,7 @@ def test_closed_outputs_are_written_to_nowhere(place):
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_loses_no_results(place):
     evaluate = shlex.join(command(place, "--mode=evaluate", "--config.evaluate.panels=0"))
     shutil.rmtree(place / "run/results")

@@ -283,6 +283,7 @@ def test_a_search_killed_while_it_asks_asks_no_more_than_was_wanted(place, long,
     assert points_of(place / name) == points_of(long)
 
 
+@pytest.mark.slow
 def test_batches_of_a_search_that_lives_are_left_to_it(place, tmp_path):
     """One of this host holds a lock; one of another host is taken at its file's word."""
     assert search(place, "shared", trials=4)[0] == 0

@@ -171,19 +171,24 @@ def test_a_part_as_an_array_is_the_part_as_a_constant():
     np.testing.assert_allclose(found.map, constant.map, atol=1e-6)
 
 
-def test_what_takes_no_part_is_not_computed_in_prediction():
-    def flops(**student):
-        config = configured(**student)
-        model = build_stlm(config)
-        predict = jax.jit(make_predict_fn(config, model), static_argnums=2)
-        lowered = predict.lower(variable_shapes(model), IMAGE, (SIDE, SIDE))
-        assert ("map_without_fa" in lowered.out_info) == (not student)  # one map, else two
-        return lowered.compile().cost_analysis()["flops"]
+def flops(**student):
+    config = configured(**student)
+    model = build_stlm(config)
+    predict = jax.jit(make_predict_fn(config, model), static_argnums=2)
+    lowered = predict.lower(variable_shapes(model), IMAGE, (SIDE, SIDE))
+    assert ("map_without_fa" in lowered.out_info) == (not student)  # one map, else two
+    return lowered.compile().cost_analysis()["flops"]
 
+
+def test_what_takes_no_part_is_not_computed_in_prediction():
     whole = flops()
     assert flops(streams="plain") < 0.75 * whole
+
+
+@pytest.mark.slow
+def test_without_fa_its_width_costs_nothing():
     widths = [flops(fa=False, segmentation_channels=channels) for channels in (8, 32)]
-    assert widths[0] == widths[1] < whole
+    assert widths[0] == widths[1]
 
 
 def test_separate_decoders_of_equal_weights_are_the_shared_one():

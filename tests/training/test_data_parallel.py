@@ -85,6 +85,7 @@ def assert_same(ours, theirs):
         assert error < TOLERANCE * np.linalg.norm(theirs[name]) + AT_ZERO, name
 
 
+@pytest.mark.slow
 def test_a_step_on_devices_is_that_of_one(stored):
     assert_same(*(stored[0][run] for run in STORED))
 
@@ -108,6 +109,7 @@ def test_statistics_of_a_share_are_others(live, stored, relative_error):
     assert relative_error(ours, theirs) > 1e-3
 
 
+@pytest.mark.slow
 def test_sums_are_all_that_devices_send(stored):
     """No image, activation or feature goes to another device."""
     assert set(hlo.read(stored[1][STORED[1]]).collectives) == {"all-reduce"}
@@ -119,6 +121,7 @@ def test_sums_are_all_that_devices_send_with_the_teacher(live):
     assert set(hlo.read(live[2][LIVE[1]]).collectives) == {"all-reduce"}  # of the statistics
 
 
+@pytest.mark.slow
 def test_no_statistic_is_awaited_where_each_share_has_its_own(stored):
     assert hlo.read(stored[2][STORED[1]]).collectives == {}
 

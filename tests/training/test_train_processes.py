@@ -101,6 +101,7 @@ def assert_all_same(ours, theirs, categories=("disc", "ring")):
         assert lines[0] == lines[1] and len(lines[0]) == 3
 
 
+@pytest.mark.slow
 def test_each_process_trains_the_groups_of_its_devices(place, whole):
     statuses, errors = trained(place, "each", SEEDS)
     assert statuses == [0, 0], errors
