@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.special import expit
-from stand_in import SIDE, THRESHOLD, StandIn, ask, form, png, served, service_of
+from stand_in_model import SIDE, THRESHOLD, StandIn, ask, form, png, served, service_of
 
 from stlm_jax.serving.accept import wanted
 from stlm_jax.serving.answers import KINDS

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from stand_in import SIDE, StandIn, ask, form, png, served, service_of
+from stand_in_model import SIDE, StandIn, ask, form, png, served, service_of
 
 from stlm_jax.data.images import open_rgb
 

@@ -8,7 +8,7 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 from schemathesis import checks
-from stand_in import StandIn, png, service_of
+from stand_in_model import StandIn, png, service_of
 from starlette.testclient import TestClient
 from test_limits import saved
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from other_processes import REPOSITORY
-from stand_in import StandIn, ask, png, served, service_of
+from stand_in_model import StandIn, ask, png, served, service_of
 
 from stlm_jax.commands import serve
 from stlm_jax.runtime.errors import UserError

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stand_in import StandIn, ask, form, png, served, service_of
+from stand_in_model import StandIn, ask, form, png, served, service_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLIENTS, REQUESTS = 16, 1000
@@ -169,7 +169,7 @@ def test_those_that_wait_are_answered_at_the_end():
 PROGRAM = """
 import sys
 sys.path.insert(0, {here!r})
-from stand_in import StandIn
+from stand_in_model import StandIn
 from stlm_jax.runtime.exit_status import end, exit_status
 from stlm_jax.serving.options import Options
 from stlm_jax.serving.server import run

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
-from stand_in import ask, served
+from stand_in_model import ask, served
 
 import stlm_jax
 from stlm_jax.inference import Detector

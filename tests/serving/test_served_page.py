@@ -2,7 +2,7 @@
 
 import pytest
 from browser import contrast, headless
-from stand_in import StandIn, png, served, service_of
+from stand_in_model import StandIn, png, served, service_of
 
 VALUES = (20, 100, 150, 240)  # of red; scores are these over 255, and the threshold is at 0.5
 PHONE, DESK = 390, 1280
