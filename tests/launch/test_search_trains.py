@@ -67,6 +67,7 @@ def trials(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_what_diverges_is_pruned_and_no_test_image_is_measured(place):
     options = ("--trials=2", "--config.teacher.checkpoint=none", "--config.log.every_steps=1",
                "--config.train.steps=4")  # fmt: skip

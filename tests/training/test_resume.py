@@ -146,6 +146,7 @@ def test_a_category_may_have_a_length_of_its_own(place):
     assert (made.step, int(made.training["hyper"]["optimizer"]["decay_steps"])) == (2, 2)
 
 
+@pytest.mark.slow
 def test_a_run_with_previews_is_the_same(place, whole):
     pytest.importorskip("tensorboardX")
     assert main(command(place, "previews", 7, "--config.log.images_every_steps=3")) == 0
