@@ -1,11 +1,14 @@
+import filelock
 import jax
 import numpy as np
 import pytest
+from small_student import make_student
 
 from conversion.to_torch import torch_tensors
 from stlm_jax.config import default
 from stlm_jax.models.build import build_sam, build_stlm
 from stlm_jax.models.initialization import random_variables
+from stlm_jax.weights.description import Calibration
 
 
 def tiny_config():
@@ -25,6 +28,26 @@ def tiny_config_fixture():
 @pytest.fixture(scope="session")
 def tiny_stlm_variables():
     return random_variables(build_stlm(tiny_config()), jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory, worker_id):
+    """A student that is calibrated, and its float32 graph as an `.onnx` without metadata.
+
+    One worker traces it, the others wait.
+    """
+    ir = pytest.importorskip("onnx_ir")
+    pytest.importorskip("jax2onnx")
+    from conversion.onnx.graph import build_graph
+
+    calibration = Calibration(0.5, 0.0625, 0.5, "held_out", 8)
+    student = make_student(64, category="disc", calibration=calibration)
+    base = tmp_path_factory.getbasetemp()
+    path = (base if worker_id == "master" else base.parent) / "traced_once.onnx"
+    with filelock.FileLock(f"{path}.lock"):
+        if not path.exists():
+            path.write_bytes(ir.to_proto(build_graph(student)).SerializeToString())
+    return student, path.read_bytes()
 
 
 def random_state_dict(variables, seed):
