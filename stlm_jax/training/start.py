@@ -19,8 +19,7 @@ from stlm_jax.weights.load import Variables, check_tree, read_file, read_student
 SAM_IS_BETTER = (
     "the teacher is the small one that ships with stlm_jax; SAM's weights are better and want a "
     "GPU: fetch https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth (375 MB) and "
-    "train with --config=configs/folder.py --config.teacher.name=vit_b "
-    "--config.teacher.checkpoint=sam_vit_b_01ec64.pth"
+    "train with stlm train --preset=published --teacher=sam_vit_b_01ec64.pth"
 )
 
 
