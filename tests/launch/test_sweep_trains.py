@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import submitit  # noqa: F401  # here: its logging closes what a captured test writes to
 from miniature import write_set
 
 from launch import sweep
