@@ -62,6 +62,7 @@ docs: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.data_pipeline
+	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.checkpoint
 	$(BIN)/python -m benchmarks.code_size
