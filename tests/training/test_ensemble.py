@@ -54,7 +54,7 @@ def _distances(folder, kind):
 
 
 KINDS = [
-    "map",
+    pytest.param("map", marks=pytest.mark.slow),
     pytest.param("vmap", marks=pytest.mark.slow),
     # Two groups on two devices each, which share a batch.
     pytest.param("map:2x2", marks=pytest.mark.slow),

@@ -154,6 +154,7 @@ def test_a_run_from_the_store_makes_no_pass_and_resumes_bit_by_bit(place):
             assert leaf.tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_a_run_of_another_seed_takes_the_store_at_its_word(place):
     """An untrained teacher's weights follow the seed; without a checkpoint nobody asks for them."""
     options = ["--config.seed=5", "--config.train.steps=2", "--config.data.categories=disc"]
