@@ -13,7 +13,7 @@ from launch.study import jobs
 from launch.study.options import Options, parse
 from launch.study.packs import Pack, packs_of
 from launch.study.state import cost, divergence, is_settled
-from launch.study.studies import absent_file, changed, shown
+from launch.study.studies import absent_file, changed, shown, text_of
 from launch.study.trial import DIVERGED, DONE, FAILED, MISSING, Study, Trial
 from launch.study.work import Key, Work
 from stlm_jax.runtime.errors import UserError
@@ -48,8 +48,7 @@ def _run(argv: Sequence[str]) -> None:
     if options.executor == "print":
         _print_commands(packs, options)
         return
-    _make_ready(options)
-    work = Work(packs, options.base)
+    work = Work(packs, _with_categories(options))
     for key, folder in work.folders.items():
         check_same_run(folder, work.configs[key])
     if options.dry_run:
@@ -72,11 +71,19 @@ def _run(argv: Sequence[str]) -> None:
         )
 
 
-def _make_ready(options: Options) -> None:
-    """Has the data there, and the base name its categories."""
+def _with_categories(options: Options) -> list[str]:
+    """Has the data there; the base's options, which name its categories where they said `all`.
+
+    What a run was evaluated with names them, and by that it is known again.
+    """
     from stlm_jax.data import dataset  # here: a mistyped flag is answered without
 
+    asked = options.config.data.categories
     dataset.prepare(options.config)
+    found, key = options.config.data.categories, "--config.data.categories="
+    if found == asked:
+        return list(options.base)
+    return [*(part for part in options.base if not part.startswith(key)), key + text_of(found)]
 
 
 def _print_commands(packs: Sequence[Pack], options: Options) -> None:

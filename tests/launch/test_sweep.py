@@ -242,6 +242,19 @@ def test_a_trial_that_diverged_is_told_and_not_tried_again(here, place, tmp_path
     assert len(made(tmp_path)) == 1
 
 
+def test_a_base_of_all_categories_names_those_that_are_there(here, place, tmp_path):
+    """Else no run would count as done: what was evaluated names them, too."""
+    assert run(place, "nan", tmp_path, "--config.data.categories=all") == 0
+    folder = tmp_path / "base/whole_seed0"
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "disc", "results", "ring",
+    ]  # fmt: skip
+    assert json.loads((folder / "config.json").read_text())["data"]["categories"] == [
+        "disc",
+        "ring",
+    ]
+
+
 def test_a_setting_without_its_weights_is_skipped_and_said_before(here, place, tmp_path, capsys):
     assert run(place, "lost", tmp_path) == 2
     error = capsys.readouterr().err.splitlines()
