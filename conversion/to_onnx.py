@@ -9,7 +9,13 @@ import argparse
 import math
 import sys
 
-from conversion.exports.arguments import export_parser, load_exportable, report_export, run_command
+from conversion.exports.arguments import (
+    add_verify,
+    export_parser,
+    load_exportable,
+    report_export,
+    run_command,
+)
 from conversion.exports.checks import AUROC
 from conversion.exports.images import calibration_images, run_records
 from stlm_jax.runtime.errors import UserError
@@ -22,12 +28,7 @@ PRECISIONS = ("float32", "float16", "int8")
 def _parser() -> argparse.ArgumentParser:
     parser = export_parser("to_onnx", "the .onnx to write")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compare with the Flax model and write nothing that differs (default: yes)",
-    )
+    add_verify(parser)
     parser.add_argument(
         "--calibration",
         type=path_of,

@@ -10,7 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conversion.exports.arguments import export_parser, load_exportable, report_export, run_command
+from conversion.exports.arguments import (
+    add_verify,
+    export_parser,
+    load_exportable,
+    report_export,
+    run_command,
+)
 from conversion.exports.checks import differences, drawn_images, flax_run, refuse_difference
 from stlm_jax.inference import openvino_model
 from stlm_jax.inference.trained_model import TrainedModel
@@ -57,12 +63,7 @@ def export_openvino(trained: TrainedModel, path: Path, verify: bool = True) -> d
 
 def _parser() -> argparse.ArgumentParser:
     parser = export_parser("to_openvino", "the .xml to write; the .bin goes beside it")
-    parser.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compare with the Flax model and write nothing that differs (default: yes)",
-    )
+    add_verify(parser)
     return parser
 
 

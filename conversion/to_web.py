@@ -8,7 +8,7 @@ serves it; browsers start no program from `file://`.
 import argparse
 import sys
 
-from conversion.exports.arguments import export_parser, note_differences, run_command
+from conversion.exports.arguments import add_verify, export_parser, note_differences, run_command
 from conversion.web.runtime import runtime_files
 from stlm_jax.inference.trained_model import load_trained
 from stlm_jax.runtime.errors import UserError
@@ -22,12 +22,7 @@ _LARGE = 1_000_000  # bytes
 def _parser() -> argparse.ArgumentParser:
     parser = export_parser("to_web", "the folder to write")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="compare with the Flax model and write nothing that differs (default: yes)",
-    )
+    add_verify(parser)
     parser.add_argument(
         "--onnxruntime_web",
         type=path_of,

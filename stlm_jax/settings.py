@@ -7,7 +7,6 @@ one is answered with one line that names it and says what it may be.
 
 import argparse
 import difflib
-import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from stlm_jax.runtime.hosts import Hosts, parse_hosts
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
+from stlm_jax.runtime.user_files import blamed_on, function_of
 from stlm_jax.workdir import CONFIG, stored_config
 
 MODES = ("train", "evaluate", "predict")
@@ -92,15 +92,9 @@ def parse(argv: Sequence[str]) -> Settings | None:
 
 def load_config(file: Path) -> ml_collections.ConfigDict:
     """What the `get_config()` of a file gives."""
-    if not file.is_file():
-        others = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        there = f"; there are {', '.join(others)}" if others else ""
-        raise UserError(f"--config={file}: no such file{there}")
-    try:
-        function = runpy.run_path(str(file)).get("get_config")
+    function = function_of("--config", file, "get_config")
+    with blamed_on("--config", file):
         config = function() if function else None
-    except (Exception, SystemExit) as error:  # whatever a user's file raises
-        raise UserError(f"--config={file}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
             f"--config={file}: the file must have a get_config() that returns a ConfigDict"

@@ -59,6 +59,16 @@ def export_parser(command: str, output: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Adds whether an export is compared with the Flax model before it is written."""
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare with the Flax model and write nothing that differs (default: yes)",
+    )
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace], None],

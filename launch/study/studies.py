@@ -1,6 +1,5 @@
 """A named study out of a file, and what its settings make of a base configuration."""
 
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from stlm_jax.config.values import put
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note
+from stlm_jax.runtime.user_files import blamed_on, function_of
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -29,13 +29,9 @@ def read_studies(given: str, base: ml_collections.ConfigDict) -> tuple[str, Sett
         raise UserError(
             f"--config={given}: give FILE:STUDY, such as configs/ablations.py:components"
         )
-    if not Path(file).is_file():
-        raise UserError(f"--config={given}: there is no file {file}")
-    try:
-        function = runpy.run_path(file).get("get_studies")
+    function = function_of("--config", Path(file), "get_studies")
+    with blamed_on("--config", Path(file)):
         studies = function(base.copy_and_resolve_references()) if function else None
-    except (Exception, SystemExit) as error:  # whatever a user's file raises
-        raise UserError(f"--config={file}: {type(error).__name__}: {error}") from error
     if not isinstance(studies, Mapping):
         raise UserError(f"--config={file}: the file must have a get_studies(base), a dictionary")
     if name not in studies:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launch.tuning.batches import DEFAULT, all_batches, result_of
+from launch.tuning.batches import DEFAULT, Batch, all_batches, result_of
 from launch.tuning.folders import BATCHES, STUDY, read_json, run_name
 from launch.tuning.study import Study, names_of
 from stlm_jax.evaluation.results import MEAN
@@ -123,11 +123,15 @@ def _rows(study: Study, workdir: Path, metric: str, best: Any, default: bool) ->
     return [Chosen("default, outside the space", folder, value), chosen]
 
 
-def _folder(workdir: Path, number: int) -> Path:
+def _batch_of(workdir: Path, number: int) -> Batch:
     for batch in all_batches(workdir):
         if number in batch.numbers.values():
-            return batch.folder / run_name(number)
+            return batch
     raise UserError(f"{workdir}: the batch of trial {number} is missing: use another --workdir")
+
+
+def _folder(workdir: Path, number: int) -> Path:
+    return _batch_of(workdir, number).folder / run_name(number)
 
 
 def _tested(row: Chosen) -> dict[str, float]:
@@ -196,9 +200,5 @@ def _table(metric: str, rows: Sequence[Chosen], measured: dict[str, dict[str, fl
 
 def _chosen(workdir: Path, number: int) -> str:
     """What the chosen trial changes."""
-    name = run_name(number)
-    for batch in all_batches(workdir):
-        if name in batch.settings:
-            flags = (f"--config.{key}={value}" for key, value in batch.settings[name].items())
-            return f"Chosen: `{' '.join(flags)}`"
-    return ""
+    changes = _batch_of(workdir, number).settings[run_name(number)]
+    return f"Chosen: `{' '.join(f'--config.{key}={value}' for key, value in changes.items())}`"

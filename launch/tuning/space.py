@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import runpy
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 import ml_collections
 
+from launch.study.studies import shown
 from launch.tuning.library import optuna_here
 from stlm_jax import config as configuration
 from stlm_jax.config.values import value_of
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.user_files import blamed_on, function_of
 
 _TRIED = 20  # points of the space that are looked at before anything is trained
 _OTHER_SAMPLES = ("pseudo.", "data.rotation.")  # keys that change what a training sees
@@ -35,12 +36,9 @@ class Space:
 
     def overrides(self, trial: Any) -> dict[str, str]:
         """What a trial changes of the base, as texts by key; new parameters are drawn by it."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of fixed values outside, which is looked at here
-                found = self.suggest(trial)
-        except (Exception, SystemExit) as error:  # whatever a user's file raises
-            raise UserError(f"--space={self.file}: {type(error).__name__}: {error}") from error
+        with blamed_on("--space", self.file), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fixed values outside, which is looked at here
+            found = self.suggest(trial)
         if not isinstance(found, Mapping) or not found:
             raise UserError(
                 f"--space={self.file}: suggest(trial) must return values by key, such as "
@@ -55,14 +53,7 @@ class Space:
 
 def load_space(file: Path) -> Space:
     """The space of a file."""
-    if not file.is_file():
-        others = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        there = f"; there are {', '.join(others)}" if others else ""
-        raise UserError(f"--space={file}: no such file{there}")
-    try:
-        suggest = runpy.run_path(str(file)).get("suggest")
-    except (Exception, SystemExit) as error:  # whatever a user's file raises
-        raise UserError(f"--space={file}: {type(error).__name__}: {error}") from error
+    suggest = function_of("--space", file, "suggest")
     if not callable(suggest):
         raise UserError(f"--space={file}: the file must have a suggest(trial)")
     return Space(file, hashlib.sha256(file.read_bytes()).hexdigest(), suggest)
@@ -125,6 +116,5 @@ def of_trials(
     ensemble = config.copy_and_resolve_references()
     with ensemble.unlocked():
         for name, overrides in settings.items():
-            text = " ".join(f"{key}={value}" for key, value in overrides.items())
-            ensemble.ensemble.settings[name] = text
+            ensemble.ensemble.settings[name] = shown(overrides)
     return ensemble

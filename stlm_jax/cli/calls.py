@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,20 +91,16 @@ def export(given: argparse.Namespace, keys: list[str]) -> int:
         for name in ("precision", "onnxruntime_web")
         if getattr(given, name)
     ]
-    from importlib import import_module
-
     module = import_module(f"conversion.to_{kind}")
     return module.main([given.model, given.output, *options, *keys])
 
 
-def _passed_on(module: str, function: str = "main") -> Callable[[Any, list[str]], int]:
+def _passed_on(module: str) -> Callable[[Any, list[str]], int]:
     """A command whose arguments are all its own."""
 
     def call(given: argparse.Namespace, arguments: list[str]) -> int:
-        from importlib import import_module
-
         name = module.rpartition(".")[2]
-        return getattr(import_module(module), function)([f"stlm {name}", *arguments])
+        return import_module(module).main([f"stlm {name}", *arguments])
 
     return call
 

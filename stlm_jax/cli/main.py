@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from stlm_jax import __version__
 from stlm_jax.cli import calls
-from stlm_jax.cli.options import add_export, add_model, add_predict, add_rest, add_serve, add_train
+from stlm_jax.cli.options import add_export, add_model, add_rest, add_train
+from stlm_jax.commands.serve import add_options as add_serve
+from stlm_jax.prediction.options import add_options as add_predict
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import end, exit_status
 

@@ -2,9 +2,6 @@
 
 import argparse
 
-from stlm_jax.commands.serve import add_options as add_serve_options
-from stlm_jax.prediction.options import add_options
-
 PRESETS = {  # files of configs/, for images of one's own
     "demo": ("own.py", "small student, 256 px, 300 steps: minutes on a laptop"),
     "fast": ("fast.py", "the same in 100 steps: a first look"),
@@ -63,16 +60,6 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """A run."""
     parser.add_argument("run", metavar="RUN", help="its workdir")
     add_rest(parser)
-
-
-def add_predict(parser: argparse.ArgumentParser) -> None:
-    """A model, images and where the results go."""
-    add_options(parser)
-
-
-def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Models by name, and how they are served."""
-    add_serve_options(parser)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

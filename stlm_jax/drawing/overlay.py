@@ -13,6 +13,11 @@ _ROWS = 256  # handled at once: temporary arrays are much larger than the pictur
 _FULL = 65535  # of a map's file, where the map is 1
 
 
+def in_16_bits(values: np.ndarray) -> np.ndarray:
+    """A map of any shape as uint16, 65535 where it is 1; values beyond 0..1 are cut."""
+    return np.rint(np.clip(values, 0.0, 1.0) * _FULL).astype(np.uint16)
+
+
 class MapPictures:
     """A map's pictures, made band by band.
 
@@ -30,7 +35,7 @@ class MapPictures:
             band = np.clip(values[start : start + _ROWS], 0.0, 1.0)
             rows = slice(first + start, first + start + len(band))
             self._overlay[rows] = blend_map(self._overlay[rows], band, self._scale)
-            self._map[rows] = np.rint(band * _FULL).astype(np.uint16)
+            self._map[rows] = in_16_bits(band)
 
     def save(self, directory: Path, name: str) -> dict[str, str]:
         """Writes `<name>.map.png`, 16-bit grey, 65535 where the map is 1, and `<name>.overlay.png`.

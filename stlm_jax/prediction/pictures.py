@@ -8,18 +8,16 @@ import numpy as np
 from stlm_jax.data.images import ImageError, read_image
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.encode import encode
-from stlm_jax.drawing.overlay import MapPictures
+from stlm_jax.drawing.overlay import MapPictures, in_16_bits
 from stlm_jax.prediction.naming import MAPS, OVERLAY
 from stlm_jax.prediction.options import NPY, PNG16
 from stlm_jax.runtime.files import write_atomically
-
-_FULL = 65535  # of a 16-bit map, where the map is 1
 
 
 def map_file(values: np.ndarray, kind: str) -> bytes:
     """A map (H, W) float32 as a file: 16-bit PNG of what lies in 0..1, or all of it."""
     if kind == PNG16:
-        return encode(np.rint(np.clip(values, 0, 1) * _FULL).astype(np.uint16))
+        return encode(in_16_bits(values))
     if kind == NPY:
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)

@@ -10,7 +10,7 @@ from stlm_jax.data.images import resize_map
 from stlm_jax.data.memory_file import MemoryFile
 from stlm_jax.drawing.colours import Scale
 from stlm_jax.drawing.encode import encode
-from stlm_jax.drawing.overlay import MapPictures
+from stlm_jax.drawing.overlay import MapPictures, in_16_bits
 from stlm_jax.inference.predict_views import ImageMaps
 from stlm_jax.inference.regions import regions_of
 from stlm_jax.serving.uploads import decoded
@@ -153,17 +153,16 @@ def picture(kind: str, description: Description, seen: Seen, side: int | None) -
     shape = seen.shape
     if side is not None and side < max(shape):
         shape = tuple(max(1, round(length * side / max(shape))) for length in shape)  # type: ignore[assignment]
+    values = resize_map(seen.maps.map, shape)
     if kind == MAP:
-        image = Image.new("RGB", shape[::-1])  # the map needs no pixels of the image
-    else:
-        image = decoded(seen.file, description.depth)
-        if image.size != shape[::-1]:
-            image = image.resize(shape[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return encode(in_16_bits(values), compress_level=_COMPRESSION)
+    image = decoded(seen.file, description.depth)
+    if image.size != shape[::-1]:
+        image = image.resize(shape[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
     known = description.calibration
     pictures = MapPictures(np.array(image), Scale.of(known.pixel_threshold if known else None))
-    pictures.add(0, resize_map(seen.maps.map, shape))
-    name = "map" if kind == MAP else "overlay"
-    return encode(pictures.finished()[name], compress_level=_COMPRESSION)
+    pictures.add(0, values)
+    return encode(pictures.finished()["overlay"], compress_level=_COMPRESSION)
 
 
 def _verdict(known: Calibration | None, score: np.ndarray) -> Literal["good", "defective"] | None:
