@@ -1,11 +1,12 @@
 """Inference of one model by whatever people run it with: `python -m benchmarks.inference`.
 
     python -m benchmarks.inference [--sizes=1024,256] [--batches=1,8] [--rounds=6] [--kinds=A,B]
-        [--encoder=tiny_vit_5m] [--teacher=vit_h] [--out=FILE.json]
+        [--encoder=tiny_vit_5m] [--teacher=vit_h] [--reference=DIR] [--out=FILE.json]
 
 Every way is a process of its own, so that its memory is its own, and is timed in turn with the
 reference, our eager PyTorch model: a ratio is of calls that followed each other. Before that its
 maps are compared with the reference's. Seconds are medians; a ratio below 1 is faster.
+DIR is a clone of the published code, with MobileSAM's package in it as its README says.
 """
 
 import argparse
@@ -24,7 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.inference_kinds import KINDS, REFERENCE, TOLERANCE, TOLERANCES, write_models
+from benchmarks.inference_kinds import (
+    KINDS,
+    PUBLISHED,
+    REFERENCE,
+    REFERENCE_FOLDER,
+    TOLERANCE,
+    TOLERANCES,
+    write_models,
+)
 
 
 class Worker:
@@ -154,11 +163,16 @@ def main() -> None:
     parser.add_argument("--sizes", default="1024,256")
     parser.add_argument("--batches", default="1")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--kinds", default=",".join(kind for kind in KINDS if kind != PUBLISHED))
     parser.add_argument("--encoder", default="tiny_vit_5m")
     parser.add_argument("--teacher", default="vit_h", help="whose width the student has")
+    parser.add_argument("--reference", metavar="DIR", help="the published code, to be timed too")
     parser.add_argument("--out")
     options = parser.parse_args()
+    kinds = options.kinds.split(",")
+    if options.reference:
+        os.environ[REFERENCE_FOLDER] = os.path.abspath(options.reference)  # workers inherit it
+        kinds.append(PUBLISHED)
     rows: list[dict[str, Any]] = []
     print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores")
     for size in map(int, options.sizes.split(",")):
@@ -168,7 +182,7 @@ def main() -> None:
             images = np.random.default_rng(0).integers(0, 256, (largest, size, size, 3), np.uint8)
             np.save(folder / f"images_{size}.npy", images)
             for batch in map(int, options.batches.split(",")):
-                for row in compare(options.kinds.split(","), folder, size, batch, options.rounds):
+                for row in compare(kinds, folder, size, batch, options.rounds):
                     rows.append(row)
                     print(markdown([row]).splitlines()[-1], file=sys.stderr, flush=True)
     print(markdown(rows))

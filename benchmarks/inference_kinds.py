@@ -5,13 +5,14 @@ loads the model and returns a call: uint8 images (N, S, S, 3) to maps (N, S, S) 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 Call = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-REFERENCE = "torch eager"
+REFERENCE, PUBLISHED = "torch eager", "published code"
+REFERENCE_FOLDER = "STLM_REFERENCE"  # the environment's
 WEIGHTS = "stlm.pt"  # the published names, as every way can read them
 
 
@@ -44,6 +45,40 @@ def _torch(folder: Path, through: Callable) -> Call:
         with torch.inference_mode():
             found = model(torch.from_numpy(images))
         return found["anomaly_map"].numpy(), found["anomaly_score"].numpy()
+
+    return call
+
+
+def published(folder: Path, count: int) -> Call:
+    """The published code, from the folder that the environment names.
+
+    Its modules are called as its evaluation calls them; that evaluation itself wants a GPU.
+    """
+    import sys
+
+    import torch
+    from torch.nn import functional as F
+
+    sys.path.insert(0, os.environ[REFERENCE_FOLDER])
+    from mob_sam import Batch_SamE, SegmentationNet
+    from model.model_utils import l2_norm
+
+    torch.set_num_threads(_cores())
+    tensors = torch.load(folder / WEIGHTS, weights_only=True)
+    of_fa = "segmentation."
+    two_streams = Batch_SamE(None, "vit_t", "eval", "cpu")
+    two_streams.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(of_fa)})
+    fa = SegmentationNet(512)
+    fa.load_state_dict({k[len(of_fa) :]: v for k, v in tensors.items() if k.startswith(of_fa)})
+    fa.eval()  # the other is already
+
+    def call(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            pairs = zip(*two_streams(torch.from_numpy(images).float()), strict=True)
+            products = torch.cat([-l2_norm(plain) * l2_norm(other) for plain, other in pairs], 1)
+            found = F.interpolate(fa(products), images.shape[1:3], mode="bilinear")
+            score = found.flatten(1).sort(1, descending=True)[0][:, :100].mean(1)
+        return found[:, 0].numpy(), score.numpy()
 
     return call
 
@@ -111,6 +146,7 @@ def openvino(precision: str) -> Callable[[Path, int], Call]:
 KINDS: dict[str, Callable[[Path, int], Call]] = {
     REFERENCE: torch_eager,
     "torch.compile": torch_compiled,
+    PUBLISHED: published,
     "Flax jitted": flax,
     "ONNX Runtime float32": onnxruntime("float32"),
     "ONNX Runtime float16": onnxruntime("float16"),
@@ -123,8 +159,22 @@ TOLERANCES = {"ONNX Runtime float16": 1e-2, "ONNX Runtime int8": np.inf, "OpenVI
 TOLERANCE = 1e-3
 
 
-def write_models(folder: Path, size: int, encoder: str, teacher: str) -> None:
-    """The files of one untrained student, whose numbers cost what a trained one's do."""
+def write_models(
+    folder: Path,
+    size: int,
+    encoder: str,
+    teacher: str,
+    precisions: Sequence[str] = ("float32", "float16", "int8"),
+) -> None:
+    """The files of one untrained student, whose numbers cost what a trained one's do.
+
+    Args:
+        folder: where they go.
+        size: the side of its images, pixels.
+        encoder: of the student, one of `ENCODERS`.
+        teacher: whose width the student has, one of `SAM_VARIANTS`.
+        precisions: of the graphs beside the torch file.
+    """
     import jax
 
     from conversion.exports.checks import drawn_images
@@ -145,7 +195,7 @@ def write_models(folder: Path, size: int, encoder: str, teacher: str) -> None:
     trained = TrainedModel(model, variables, config)
     described = export_metadata(trained.description, variables, "float32")
     write_state_dict(folder / WEIGHTS, torch_tensors(variables), described)
-    for precision in ("float32", "float16", "int8"):
+    for precision in precisions:
         calibration = drawn_images(size) if precision == "int8" else None
         export_onnx(trained, folder / onnx_file(precision), precision, False, calibration)
 
