@@ -18,6 +18,7 @@ from scipy import ndimage
 from benchmarks import straightforward_metrics
 from benchmarks.timing import seconds, table
 from stlm_jax.data.images import resize_map
+from stlm_jax.data.threads import in_threads
 from stlm_jax.metrics import Accumulator, evaluate
 
 NAMES = ("pixel_auroc", "pixel_ap", "aupro")
@@ -38,11 +39,18 @@ def make(index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accumulate(images, bootstrap: int):
-    """The metrics of images as they come, with everything else that a report asks for."""
+    """The metrics of images as they come, with everything else that a report asks for.
+
+    As in evaluation threads count images, of which few wait, and they are folded in in order.
+    """
     accumulator = Accumulator(NAMES, bootstrap)
-    for values, mask in images:
-        label = bool(mask.any())
-        accumulator.add(values, mask, float(values.max()), label, "defect")
+
+    def count(image):
+        values, mask = image
+        return accumulator.count(values, mask, float(values.max()), bool(mask.any()), "defect")
+
+    for counted in in_threads(count, images, ahead=4):
+        accumulator.fold(counted)
     return accumulator.result()
 
 

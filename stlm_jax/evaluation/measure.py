@@ -1,6 +1,6 @@
 """The way of a category's test images through reading, the model and the metrics."""
 
-import contextlib
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +17,13 @@ from stlm_jax.data.reader import View, readable
 from stlm_jax.data.records import Record
 from stlm_jax.data.truth import metric_shape, read_truth
 from stlm_jax.evaluation.calibrate import Predict
-from stlm_jax.evaluation.measurements import Measurements, TestImage
+from stlm_jax.evaluation.measurements import Looked, Measurements, TestImage
 from stlm_jax.runtime.progress import track
 from stlm_jax.weights.description import Calibration
 
-_THREADS = 2  # that fold images in: at 1024 pixels a single one is slower than a GPU
+# That look at images: at 1024 pixels a single one is slower than a GPU. Each has a map's pixels
+# several times over in memory.
+_THREADS = min(4, os.cpu_count() or 1)
 _WAITING = 8  # images, full-size, that may wait for them: it bounds memory
 
 
@@ -35,7 +37,7 @@ def measure(
 ) -> Measurements:
     """Measures this process's share of a split by `predict`, the category's model.
 
-    The device computes a batch while threads of the host fold in the one before and read the ones
+    The device computes a batch while threads of the host look at the one before and read the ones
     after. `records` are the split, the same in every process, `label` is that of the progress
     line, and `panels` are the places in the split whose maps are kept.
     """
@@ -50,29 +52,29 @@ def measure(
             waiting.append(image)
             yield image.view
 
-    parts = [Measurements(config, calibration, panels) for _ in range(_THREADS)]
+    measured = Measurements(config, calibration, panels)
     pending: deque[Future[None]] = deque()
-    with contextlib.ExitStack() as stack:
-        # A thread for each part: sums are taken in an order that depends on nothing but the
-        # images' order, so that the numbers are repeatable.
-        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in parts]
+    with ThreadPoolExecutor(_THREADS) as looking, ThreadPoolExecutor(1) as folding:
         try:
-            for number, maps in enumerate(track(predict(views()), label, len(own))):
-                part, pool = parts[number % _THREADS], pools[number % _THREADS]
-                pending.append(pool.submit(part.add, waiting.popleft(), maps))
+            for maps in track(predict(views()), label, len(own)):
+                looked = looking.submit(measured.look, waiting.popleft(), maps)
+                # In the images' order by a thread of its own: sums then are the same to the last
+                # bit however many threads look.
+                pending.append(folding.submit(_fold, measured, looked))
                 while len(pending) > _WAITING:
                     pending.popleft().result()
             while pending:
                 pending.popleft().result()
         except BaseException:
-            # Leaving the pools' contexts would first fold in all that waits.
-            for pool in pools:
+            # Leaving the pools' contexts would first look at all that waits.
+            for pool in (looking, folding):
                 pool.shutdown(wait=False, cancel_futures=True)
             raise
-    first, *others = parts
-    for other in others:
-        first.merge(other)
-    return first
+    return measured
+
+
+def _fold(measured: Measurements, looked: Future[Looked]) -> None:
+    measured.fold(looked.result())
 
 
 def read_test_image(config: ml_collections.ConfigDict, place: int, record: Record) -> TestImage:

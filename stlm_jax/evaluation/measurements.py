@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import ml_collections
 import numpy as np
@@ -15,7 +15,7 @@ from stlm_jax.data.truth import Truth
 from stlm_jax.evaluation.error_rates import ErrorRates
 from stlm_jax.evaluation.results import ImageResult, most_wrong_first
 from stlm_jax.inference.predict_views import ImageMaps
-from stlm_jax.metrics import Accumulator, MetricError
+from stlm_jax.metrics import Accumulator, CountedImage, MetricError
 from stlm_jax.models.components import Components
 from stlm_jax.runtime.text import printable
 from stlm_jax.weights.description import Calibration
@@ -33,6 +33,17 @@ class TestImage:
     picture: np.ndarray  # (h, w, 3) uint8, small, in its own proportions
     truth: Truth
     shape: tuple[int, int]  # of the truth: the resolution that metrics are taken at
+
+
+class Looked(NamedTuple):
+    """What `Measurements.look` found, for its `fold`."""
+
+    place: int  # in the split
+    with_fa: CountedImage
+    without_fa: CountedImage | None
+    rates: ErrorRates | None
+    result: ImageResult
+    map: np.ndarray | None  # (S, S) float32, where it is kept
 
 
 class Measurements:
@@ -66,25 +77,32 @@ class Measurements:
 
     def add(self, image: TestImage, maps: ImageMaps) -> None:
         """Takes what the model says of an image; a MetricError names one that is not finite."""
+        self.fold(self.look(image, maps))
+
+    def look(self, image: TestImage, maps: ImageMaps) -> Looked:
+        """The work on one image; nothing is changed, so threads may look at several at once.
+
+        A MetricError names an image whose maps are not finite.
+        """
         record, (mask, regions) = image.record, image.truth
         defect = printable(record.defect)
         label, score = bool(record.label), float(maps.score)
         of_map = resize_map(maps.map, image.shape)
-        score_without_fa = math.nan
+        truth = label, defect, regions, image.place
+        without_fa, score_without_fa, rates = None, math.nan, None
         try:
-            self.with_fa.add(of_map, mask, score, label, defect, regions, image.place)
+            with_fa = self.with_fa.count(of_map, mask, score, *truth)
             if maps.map_without_fa is not None and maps.score_without_fa is not None:
                 without, score_without_fa = maps.map_without_fa, float(maps.score_without_fa)
                 without = resize_map(without, image.shape)
-                self.without_fa.add(
-                    without, mask, score_without_fa, label, defect, regions, image.place
-                )
-            if self.rates:
-                self.rates.add(of_map, mask, score, label)
+                without_fa = self.without_fa.count(without, mask, score_without_fa, *truth)
+            if self._calibration:
+                rates = ErrorRates(self._calibration)
+                rates.add(of_map, mask, score, label)
         except MetricError as error:
             raise MetricError(f"{record.image}: {error}") from error
         small = image.picture.shape[:2]
-        self.images[image.place] = ImageResult(
+        result = ImageResult(
             name=f"{defect}/{printable(record.image.stem)}",
             defect=defect,
             label=label,
@@ -94,8 +112,19 @@ class Measurements:
             mask=None if mask is None else _visible(mask, small),
             map=resize_map(maps.map, small),
         )
-        if image.place in self._panels:
-            self.maps[image.place] = resize_map(maps.map, self._square)
+        kept = resize_map(maps.map, self._square) if image.place in self._panels else None
+        return Looked(image.place, with_fa, without_fa, rates, result, kept)
+
+    def fold(self, looked: Looked) -> None:
+        """Takes in what was found; sums depend on the order, in their rounding."""
+        self.with_fa.fold(looked.with_fa)
+        if looked.without_fa:
+            self.without_fa.fold(looked.without_fa)
+        if self.rates and looked.rates:
+            self.rates.merge(looked.rates)
+        self.images[looked.place] = looked.result
+        if looked.map is not None:
+            self.maps[looked.place] = looked.map
         # Only once there are twice as many pictures as are shown: sorting at each image is slow.
         self._drop_pictures(above=2 * self._shown)
 

@@ -1,6 +1,6 @@
 """Image-level and pixel-level measures of anomaly detection, in NumPy."""
 
-from stlm_jax.metrics.accumulator import Accumulator, Result
+from stlm_jax.metrics.accumulator import Accumulator, CountedImage, Result
 from stlm_jax.metrics.checks import MetricError
 from stlm_jax.metrics.curves import Curve
 from stlm_jax.metrics.registry import (
@@ -14,6 +14,7 @@ from stlm_jax.metrics.registry import (
 __all__ = [
     "DEFAULT_NAMES",
     "Accumulator",
+    "CountedImage",
     "Curve",
     "Evaluation",
     "MetricError",

@@ -1,7 +1,9 @@
 """Metrics of images that come one by one, in memory that does not grow with their pixels."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +13,7 @@ from stlm_jax.metrics.bootstrap import Replicates, draw, intervals, replicated
 from stlm_jax.metrics.checks import MetricError
 from stlm_jax.metrics.coarse import Coarse
 from stlm_jax.metrics.curves import Curve, curves_of
-from stlm_jax.metrics.part import Columns, Part
+from stlm_jax.metrics.part import Columns, Counted, Part
 from stlm_jax.metrics.pixel_weights import REGION, Region
 from stlm_jax.metrics.registry import DEFAULT_NAMES, resolve, values_of, weights_of
 from stlm_jax.metrics.streamed import Streamed
@@ -60,12 +62,20 @@ class _Image:
         return 1, self.label, self.defect, self.score, digests
 
 
+class CountedImage(NamedTuple):
+    """What `Accumulator.count` found, for its `fold`."""
+
+    image: _Image
+    pixels: Counted | None  # None where it is not known which are defective
+
+
 class Accumulator:
     """Folds images in as they come; gives the metrics of `metrics.evaluate` and more.
 
     Maps are counted as float32 in the bins of `runs`; `Result.error_bounds` tells what that may
     have changed. The numbers do not depend on the order of images nor on how they are split among
-    accumulators that are merged, but for the rounding of sums. It can be pickled.
+    accumulators that are merged, but for the rounding of sums. It can be pickled. Threads may
+    `count` images at once; folded in one order they give the same to the last bit.
 
     Only `aupro_destseg` needs the scores themselves; with it, memory grows with the images.
     """
@@ -100,7 +110,22 @@ class Accumulator:
         regions: Sequence[Region] | None = None,
         place: int | None = None,
     ) -> None:
-        """Folds one image in, or refuses it whole; sizes may differ from image to image.
+        """Folds one image in, or refuses it whole; arguments are those of `count`."""
+        self.fold(self.count(anomaly_map, mask, score, label, defect, regions, place))
+
+    def count(
+        self,
+        anomaly_map: ArrayLike,
+        mask: ArrayLike | None,
+        score: float,
+        label: bool,
+        defect: str,
+        regions: Sequence[Region] | None = None,
+        place: int | None = None,
+    ) -> CountedImage:
+        """Counts an image, or refuses it; nothing is changed, so threads may count at once.
+
+        It is most of the work. Sizes may differ from image to image.
 
         Args:
             anomaly_map: (H, W) real numbers, counted as float32; higher is more anomalous.
@@ -126,11 +151,19 @@ class Accumulator:
             raise MetricError("label says good but the mask has defective pixels")
         if regions is not None and known is None:
             raise MetricError("regions come without a mask")
-        histograms = None
+        pixels = None
         if known is not None or not defective:
-            part = self._part(defect) if defective else self._good
-            histograms = part.add(values, known, not defective, regions)
-        self._images.append(_Image(place, float(image_score), defective, str(defect), histograms))
+            pixels = Counted.of(self._columns, values, known, not defective, regions)
+        histograms = None if pixels is None else pixels.histograms
+        image = _Image(place, float(image_score), defective, str(defect), histograms)
+        return CountedImage(image, pixels)
+
+    def fold(self, counted: CountedImage) -> None:
+        """Folds in an image that was counted; sums depend on the order, in their rounding."""
+        image, pixels = counted
+        if pixels is not None:
+            (self._part(image.defect) if image.label else self._good).add(pixels)
+        self._images.append(image)
 
     def merge(self, other: "Accumulator") -> None:
         """Folds in all images of another, of the same settings; it is left as it is."""
@@ -150,26 +183,35 @@ class Accumulator:
         images = sorted(self._images, key=_Image.order)
         whole = self._streamed(images, [self._good, *self._defective.values()])
         values, reasons = values_of(metrics, whole)
-        drawn = {}
-        if self._bootstrap and images:
-            counts = draw(whole.labels, self._bootstrap, self._seed)
-            replicates = Replicates(counts, [image.histograms for image in images], whole)
-            drawn = replicated(metrics, values, replicates)
-        bounds = {
-            name: metric.bound(getattr(whole, metric.source))
-            for name, metric in metrics.items()
-            if name not in reasons
-        }
-        by_defect, curves = self._by_defect(images), curves_of(whole)
-        return Result(values, reasons, intervals(drawn), by_defect, curves, bounds, drawn)
+        with ThreadPoolExecutor(2) as pool:  # neither of the two has a part in what follows
+            curves = pool.submit(curves_of, whole)
+            by_defect = pool.submit(self._by_defect, images, values)
+            drawn = {}
+            if self._bootstrap and images:
+                counts = draw(whole.labels, self._bootstrap, self._seed)
+                replicates = Replicates(counts, [image.histograms for image in images], whole)
+                drawn = replicated(metrics, values, replicates)
+            bounds = {
+                name: metric.bound(getattr(whole, metric.source))
+                for name, metric in metrics.items()
+                if name not in reasons
+            }
+        return Result(
+            values, reasons, intervals(drawn), by_defect.result(), curves.result(), bounds, drawn
+        )
 
-    def _by_defect(self, images: list[_Image]) -> dict[str, dict[str, float]]:
-        metrics = self._metrics()
+    def _by_defect(
+        self, images: list[_Image], values: dict[str, float]
+    ) -> dict[str, dict[str, float]]:
+        """The metrics of each kind of defect, given the `values` of all together."""
+        defects = sorted({image.defect for image in images if image.label})
+        if len(defects) == 1:
+            return {defects[0]: dict(values)}
         result = {}
-        for defect in sorted({image.defect for image in images if image.label}):
+        for defect in defects:
             chosen = [image for image in images if not image.label or image.defect == defect]
             streamed = self._streamed(chosen, [self._good, self._part(defect)])
-            result[defect] = values_of(metrics, streamed).values
+            result[defect] = values_of(self._metrics(), streamed).values
         return result
 
     def _streamed(self, images: list[_Image], parts: list[Part]) -> Streamed:

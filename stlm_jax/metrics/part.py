@@ -35,6 +35,67 @@ class Columns:
         return (NORMAL, GOOD) if SHARE in self.weights else (NORMAL,)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """One image, counted.
+
+    Attributes:
+        normal: the bins of its normal pixels and their sums by name, `of_normals`.
+        positive: likewise of its defective ones, `of_positives`.
+        histograms: both, coarser.
+        without_regions: whether it has defective pixels and came without regions that are needed.
+        good_pixels: how many pixels it has, where it is good.
+        scores: those of its pixels, where they are kept.
+    """
+
+    normal: tuple[Runs, dict[str, np.ndarray]]
+    positive: tuple[Runs, dict[str, np.ndarray]]
+    histograms: tuple[Coarse, Coarse]
+    without_regions: bool
+    good_pixels: int
+    scores: RegionScores
+
+    @classmethod
+    def of(
+        cls,
+        columns: Columns,
+        values: np.ndarray,
+        mask: np.ndarray | None,
+        good: bool,
+        regions: Sequence[Region] | None,
+    ) -> "Counted":
+        """Counts an image, which is most of the work, and nothing else depends on it meanwhile.
+
+        Args:
+            columns: what is summed.
+            values: (H, W) float32, finite.
+            mask: (H, W) bool, or None where no pixel is defective.
+            good: whether the image is good, not only its mask empty.
+            regions: as in `pixel_weights`.
+        """
+        values = without_negative_zero(values)
+        if mask is not None and not mask.any():
+            mask = None
+        if mask is None:
+            normal, positive, weights = values.ravel(), values[:0, 0], {}
+        else:
+            normal, positive = values[~mask], values[mask]
+            weights = pixel_weights(columns.weights, positive, mask, regions)
+        scores = RegionScores()
+        if columns.keep_scores:
+            scores.add(values, np.zeros_like(values, bool) if mask is None else mask)
+        normals = _normals(columns, normal, 1 / values.size if good else 0.0)
+        positives = _positives(columns, positive, weights)
+        return cls(
+            normals,
+            positives,
+            (_coarse(*normals), _coarse(*positives)),
+            SATURATED in weights and regions is None,
+            values.size if good else 0,
+            scores,
+        )
+
+
 class Part:
     """Sums over the pixels of some images, in memory that does not grow with their number."""
 
@@ -45,39 +106,14 @@ class Part:
         self.without_regions = self.good_pixels = 0
         self.scores = RegionScores()
 
-    def add(
-        self,
-        values: np.ndarray,
-        mask: np.ndarray | None,
-        good: bool,
-        regions: Sequence[Region] | None,
-    ) -> tuple[Coarse, Coarse]:
-        """Adds an image, or nothing where `pixel_weights` refuses its regions.
-
-        Args:
-            values: (H, W) float32, finite.
-            mask: (H, W) bool, or None where no pixel is defective.
-            good: whether the image is good, not only its mask empty.
-            regions: as in `pixel_weights`.
-
-        Returns:
-            Histograms of the image's own: of its normal pixels, with the sums `of_normals`, and of
-            its defective ones, with the sums `of_positives`.
-        """
-        values = without_negative_zero(values)
-        if mask is not None and not mask.any():
-            mask = None
-        if mask is None:
-            normal, positive, weights = values.ravel(), values[:0, 0], {}
-        else:
-            normal, positive = values[~mask], values[mask]
-            weights = pixel_weights(self.columns.weights, positive, mask, regions)
-        self.without_regions += SATURATED in weights and regions is None
-        self.good_pixels += values.size if good else 0
-        if self.columns.keep_scores:
-            self.scores.add(values, np.zeros_like(values, bool) if mask is None else mask)
-        normals = self._add_normals(normal, 1 / values.size if good else 0.0)
-        return normals, self._add_positives(positive, weights)
+    def add(self, image: Counted) -> None:
+        """Adds an image that was counted by the same columns."""
+        self.bins.add(*image.normal)
+        if len(image.positive[0].bins):
+            self.bins.add(*image.positive)
+        self.without_regions += image.without_regions
+        self.good_pixels += image.good_pixels
+        self.scores.merge(image.scores)
 
     def merge(self, other: "Part") -> None:
         """Adds all images of another."""
@@ -86,25 +122,28 @@ class Part:
         self.without_regions += other.without_regions
         self.good_pixels += other.good_pixels
 
-    def _add_normals(self, values: np.ndarray, share: float) -> Coarse:
-        runs = Runs.of(np.sort(values))
-        amounts = {NORMAL: runs.counts.astype(np.float64)}
-        if GOOD in self.columns.of_normals:
-            amounts[GOOD] = share * amounts[NORMAL]
-        self.bins.add(runs, amounts)
-        return _coarse(runs, amounts)
 
-    def _add_positives(self, values: np.ndarray, weights: dict[str, np.ndarray]) -> Coarse:
-        order = np.argsort(values)
-        runs = Runs.of(values[order])
-        amounts = {POSITIVE: runs.counts.astype(np.float64)}
-        for name in self.columns.weights:
-            amounts[name] = (
-                np.add.reduceat(weights[name][order], runs.starts) if len(values) else np.zeros(0)
-            )
-        if len(values):
-            self.bins.add(runs, amounts)
-        return _coarse(runs, amounts)
+def _normals(
+    columns: Columns, values: np.ndarray, share: float
+) -> tuple[Runs, dict[str, np.ndarray]]:
+    runs = Runs.of(np.sort(values))
+    amounts = {NORMAL: runs.counts.astype(np.float64)}
+    if GOOD in columns.of_normals:
+        amounts[GOOD] = share * amounts[NORMAL]
+    return runs, amounts
+
+
+def _positives(
+    columns: Columns, values: np.ndarray, weights: dict[str, np.ndarray]
+) -> tuple[Runs, dict[str, np.ndarray]]:
+    order = np.argsort(values)
+    runs = Runs.of(values[order])
+    amounts = {POSITIVE: runs.counts.astype(np.float64)}
+    for name in columns.weights:
+        amounts[name] = (
+            np.add.reduceat(weights[name][order], runs.starts) if len(values) else np.zeros(0)
+        )
+    return runs, amounts
 
 
 def _coarse(runs: Runs, amounts: dict[str, np.ndarray]) -> Coarse:

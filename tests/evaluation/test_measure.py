@@ -1,6 +1,7 @@
 """Test images measured one by one, with a model that sees colours and an oracle that sees all."""
 
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -168,6 +169,29 @@ def test_any_split_into_processes_gives_the_same(tmp_path):
         assert (one.name, one.score, one.picture.shape) == (
             other.name, other.score, other.picture.shape
         )  # fmt: skip
+
+
+def test_the_number_of_threads_changes_no_bit(tmp_path, monkeypatch):
+    """White noise in images whose order of arrival the threads shuffle."""
+    records, masks = image_set(tmp_path, count=8)
+    for index, (record, mask) in enumerate(zip(records, masks, strict=True)):
+        noise = np.random.default_rng(index).integers(0, 200, (*mask.shape, 3), np.uint8)
+        Image.fromarray(noise).save(record.image)
+    config = settings("native")
+    look, results = Measurements.look, []
+
+    def delayed(self, image, maps):
+        time.sleep(0.02 * (image.place % 3 == 0))
+        return look(self, image, maps)
+
+    monkeypatch.setattr(Measurements, "look", delayed)
+    for threads in (1, 4):
+        monkeypatch.setattr("stlm_jax.evaluation.measure._THREADS", threads)
+        measured = measure(config, ColourPredictor(config), records, "c", CALIBRATION)
+        assert list(measured.images) == list(range(8))
+        parts = measured.with_fa.result(), measured.without_fa.result(), measured.rates.result()
+        results.append(pickle.dumps(parts))
+    assert results[0] == results[1]
 
 
 def test_only_the_most_wrong_keep_their_pictures(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -255,3 +256,16 @@ def test_undefined_with_its_reason(images, name, reason):
     assert math.isnan(result.values[name])
     assert reason in result.reasons[name]
     assert name not in result.error_bounds and name not in result.intervals
+
+
+def test_counting_in_threads_changes_no_bit():
+    maps, masks, scores, regions, defects = category()
+    alone = folded(maps, masks, NAMES, scores, None, regions, defects, bootstrap=20).result()
+    together = Accumulator(NAMES, bootstrap=20)
+    labels = masks.any(axis=(1, 2))
+    with ThreadPoolExecutor(4) as pool:
+        counted = pool.map(together.count, maps, masks, scores, labels, defects, regions)
+        assert math.isnan(together.result().values["pixel_auroc"])  # nothing is folded in yet
+        for one in counted:
+            together.fold(one)
+    assert pickle.dumps(together.result()) == pickle.dumps(alone)
