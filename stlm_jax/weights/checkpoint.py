@@ -5,10 +5,10 @@ training (optimiser, hyperparameters, key) and the position of the data iterator
 The student is an item of its own, so that prediction reads a third of the whole and another
 optimiser does not make a trained model unreadable.
 
-Each item is a nested dictionary of host arrays, which may go to any devices. Beside them lies a
-JSON table of every array's shape, dtype and CRC-32. The table is what makes restoring strict:
-another model is told from a damaged file, and a flipped bit, which the array store itself does not
-notice, is found.
+Each item is the bytes of host arrays, which may go to any devices, end to end by their paths.
+Beside them lies a JSON table of every array's shape, dtype and CRC-32. The table is what makes
+restoring strict: another model is told from a damaged file, and a flipped bit, which the array
+store itself does not notice, is found.
 """
 
 import concurrent.futures
@@ -32,12 +32,15 @@ from stlm_jax.weights.leaves import (
     host_copies,
     leaves_of,
     nested,
+    packed,
     rebuild,
+    room_for,
+    unpacked,
 )
 from stlm_jax.weights.orbax_here import be_alone, silence
 from stlm_jax.weights.shapes import require_finite
 
-_FORMAT = 2  # 1, of the last release: one item `state` for all, whose `hyper` was flat
+_FORMAT = 3  # 2: every array by itself; 1: so, one item `state` for all, whose `hyper` was flat
 _STUDENT, _TRAINING, _STATE, _META = "student", "training", "state", "meta"
 silence()  # for good: saves log in their threads
 
@@ -131,7 +134,7 @@ class Checkpoints:
                 for name, flat in items.items()
             },
         }
-        saved = {name: ocp.args.StandardSave(nested(flat)) for name, flat in items.items()}
+        saved = {name: ocp.args.StandardSave(packed(flat)) for name, flat in items.items()}
         try:
             args = ocp.args.Composite(**saved, meta=ocp.args.JsonSave(meta))
             self._manager.save(step, args=args, force=True)
@@ -230,17 +233,23 @@ class Checkpoints:
         later = come_later(known, expected)
         known |= {path: describe(value) for path, value in later.items()}
         self._require_same_model(step, known, expected)
-        # Orbax restores an item only as a whole, into a tree of the very structure.
-        target = {path: np.empty(shape, dtype) for path, (shape, dtype, _) in saved.items()}
-        args = {item: ocp.args.StandardRestore(nested(target))}
-        tree = self._manager.restore(step, args=ocp.args.Composite(**args))[item]
-        flat = flattened(tree)
+        flat = self._read(step, item, saved, meta.get("format", 1))
         for path in paths:
             if describe(flat[path]) != saved[path]:
                 raise ValueError(f"{path} is not what was saved")
             if name == _STUDENT:
                 require_finite(self.directory / str(step), path, flat[path])
         return rebuild(template, later | {paths[path]: flat[path] for path in paths})
+
+    def _read(self, step: int, item: str, saved: dict, number: int) -> dict[str, np.ndarray]:
+        # Orbax restores an item only as a whole, into a tree of the very structure.
+        if number < 3:
+            target = nested({path: np.empty(*what[:2]) for path, what in saved.items()})
+        else:
+            target = room_for(saved)
+        args = {item: ocp.args.StandardRestore(target)}
+        tree = self._manager.restore(step, args=ocp.args.Composite(**args))[item]
+        return flattened(tree) if number < 3 else unpacked(tree, saved)
 
     def _require_known_format(self, step: int, number: int) -> None:
         if number not in range(1, _FORMAT + 1):
