@@ -91,6 +91,7 @@ class Judge:
         for the model, and a few that it has seen for the threads that finish them.
         """
         waiting: deque[Future[Done]] = deque()
+        first = True
         with (
             contextlib.closing(in_threads(self._read, images, ahead)) as reads,
             ThreadPoolExecutor(_THREADS) as pool,
@@ -101,6 +102,10 @@ class Judge:
                         waiting.append(pool.submit(finish))
                         if len(waiting) > _WAITING:
                             yield waiting.popleft().result()
+                    # The first rows are waited for: someone looks whether all goes well.
+                    while waiting and (first or waiting[0].done()):
+                        yield waiting.popleft().result()
+                    first = False
                 while waiting:
                     yield waiting.popleft().result()
             except BaseException:

@@ -213,6 +213,20 @@ def test_a_listed_file_that_is_not_there_is_bad(model, tmp_path, monkeypatch):
     assert "does not exist" in first["error"] and "error" in third and "score" in second
 
 
+def test_rows_are_there_while_the_model_looks_at_the_next(model, tmp_path, monkeypatch):
+    out, before = tmp_path / "out", []
+
+    def counting(squares):
+        before.append(len(rows_of(out)))
+        return red(squares)
+
+    stand_in.use(monkeypatch.setattr, counting)
+    for value in range(20, 24):
+        grey(tmp_path / f"in/{value}.png", value)
+    assert predict(model, tmp_path / "in", f"--output={out}") == 0
+    assert before[:2] == [0, 1] and max(before) <= 3 and len(rows_of(out)) == 4
+
+
 def test_stop_ends_at_the_first_and_loses_nothing(model, tmp_path, capsys):
     for index in range(9):
         grey(tmp_path / f"in/{index}.png", 20)
