@@ -1,11 +1,14 @@
-"""Finished models as functions of images: `Detector` finds anomalies, `Sam` gives features."""
+"""Finished models as functions of images: `Detector` finds anomalies, `Sam` gives features.
+
+JAX is imported for those models only that it runs: an `.onnx` is loaded a second sooner without.
+"""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -13,7 +16,6 @@ from stlm_jax.data.depth import to_8_bits
 from stlm_jax.data.images import resize_images, resize_map
 from stlm_jax.data.reader import ImageReader, View
 from stlm_jax.inference import openvino_model, stablehlo_model
-from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.inference.predict_views import (
     ImageMaps,
     PredictFn,
@@ -21,11 +23,8 @@ from stlm_jax.inference.predict_views import (
     predict_views,
     require_finite_maps,
 )
-from stlm_jax.inference.trained_model import check_image_size, load_trained
-from stlm_jax.runtime.compilation import jit
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.description import Calibration, Description
-from stlm_jax.weights.load import load_sam
 
 BATCH = 8  # images at most in one call of the compiled function
 
@@ -111,11 +110,15 @@ class Detector:
             exported = stablehlo_model.StablehloModel(path)
             _require_size(path, exported.description, image_size)
             return cls(exported, exported.description)
+        import jax
+
+        from stlm_jax.inference import traced
+        from stlm_jax.inference.trained_model import load_trained
+
         trained = load_trained(path, segmentation, image_size)
-        size = trained.config.image_size
-        predict = jit(make_predict_fn(trained.config, trained.model), static_argnums=2)
+        predict = traced.prediction(trained.config, trained.model).predict
         variables = jax.device_put(trained.variables)
-        return cls(lambda pixels: predict(variables, pixels, (size, size)), trained.description)
+        return cls(functools.partial(predict, variables), trained.description)
 
     def __call__(self, images: np.ndarray) -> Detection:
         """Looks at images, (N, H, W, 3), RGB; they are made square as in training.
@@ -156,6 +159,10 @@ class Sam:
 
     def __init__(self, model, variables, image_size: int = 1024):
         """`variables` are those of `model`, a `stlm_jax.models.sam.Sam`."""
+        import jax
+
+        from stlm_jax.runtime.compilation import jit
+
         self._apply = jit(model.apply)
         self._variables = jax.device_put(variables)
         self.image_size = image_size
@@ -163,6 +170,9 @@ class Sam:
     @classmethod
     def load(cls, path: str | Path, image_size: int = 1024) -> "Sam":
         """Loads a converted weights file or a published torch file; which SAM is told from it."""
+        from stlm_jax.inference.trained_model import check_image_size
+        from stlm_jax.weights.load import load_sam
+
         check_image_size(image_size)
         return cls(*load_sam(path), image_size)
 

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from stlm_jax.data.geometry import Box
@@ -64,10 +63,18 @@ def pad_batch(images: np.ndarray, count: int) -> np.ndarray:
 
 
 def _images_of(batch: list[View], result: Mapping[str, Any], top_k: int) -> Iterator[ImageMaps]:
-    host = jax.device_get(dict(result))
+    host = _on_host(result)
     for index, view in enumerate(batch):
         maps = ImageMaps(**{name: host[name][index] for name in ImageMaps._fields if name in host})
         yield _inside(maps, view.box, top_k)
+
+
+def _on_host(result: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of JAX or NumPy as NumPy's; JAX is not imported for a model that does without it."""
+    for values in result.values():
+        # Every transfer begins before the first is waited for.
+        getattr(values, "copy_to_host_async", lambda: None)()
+    return {name: np.asarray(values) for name, values in result.items()}
 
 
 class NotFinite(UserError):

@@ -15,6 +15,7 @@ from stlm_jax.inference.predict_fn import make_predict_fn
 from stlm_jax.inference.predict_views import ImageMaps, predict_views
 from stlm_jax.inference.trained_model import restore_student
 from stlm_jax.models.build import build_stlm
+from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.runtime.compilation import compile_apart, jit
 from stlm_jax.runtime.sharding import DATA
 from stlm_jax.weights.load import Variables, read_student
@@ -62,7 +63,7 @@ class Predictor:
         if untrained is not None and untrained.metadata["kind"] == "stlm":
             step, variables = 0, untrained.variables
         else:
-            step, variables = restore_student(folder, self._model)
+            step, variables = restore_student(folder, variable_shapes(self._model))
         self.take(variables)
         return step
 

@@ -4,10 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from stlm_jax.runtime.compilation import jit
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.description import Description
@@ -26,6 +24,10 @@ class StablehloModel:
 
     def __init__(self, path: str | Path):
         """Opens a file, whose content must be that of the digest beside it."""
+        import jax  # here: files of other kinds are run without
+
+        from stlm_jax.runtime.compilation import jit
+
         try:
             content = path_of(path).read_bytes()
         except FileNotFoundError:

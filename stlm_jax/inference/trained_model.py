@@ -7,9 +7,8 @@ import ml_collections
 
 from stlm_jax.config.rules import FILE, TRAIN
 from stlm_jax.data import depth
-from stlm_jax.inference import calibration
+from stlm_jax.inference import calibration, traced
 from stlm_jax.models.build import build_stlm
-from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.models.stlm import Stlm
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import path_of
@@ -79,10 +78,10 @@ def check_image_size(size: int) -> None:
         raise UserError(f"image size {size}: must be a positive multiple of 16")
 
 
-def restore_student(folder: Path, model: Stlm) -> tuple[int, Variables]:
-    """Step and variables of the newest checkpoint in a category's `folder`."""
+def restore_student(folder: Path, shapes: Variables) -> tuple[int, Variables]:
+    """Step and variables, of these `shapes`, of the newest checkpoint in a category's `folder`."""
     with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        restored = checkpoints.restore(variable_shapes(model))
+        restored = checkpoints.restore(shapes)
     if restored is None:
         raise UserError(f"{folder}: there is no checkpoint; train first (--mode=train)")
     return restored.step, restored.student
@@ -99,7 +98,7 @@ def _from_run(folder: Path) -> TrainedModel:
         raise UserError(f"{folder}: not a run's category folder, it holds no {CHECKPOINTS}/")
     config = depth.resolved(stored_config(folder.parent), folder)
     model = build_stlm(config)
-    _, variables = restore_student(folder, model)
+    _, variables = restore_student(folder, traced.shapes(config, model))
     return TrainedModel(model, variables, config, folder.name, calibration.load(folder))
 
 
@@ -112,17 +111,17 @@ def _from_file(path: Path, segmentation: str | Path | None, image_size: int | No
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     model = build_stlm(config)
-    check_tree(path, weights.variables, variable_shapes(model))
     if image_size is None and "image_size" not in weights.metadata:
         raise UserError(
             f"{path}: does not say at which image size it was trained: give it, --image_size=1024 "
             "or image_size=1024 in Python (1024 is the published one)"
         )
     known = Description.read(path, weights.metadata)
-    if known.calibration is None:
-        note(f"{path}: its thresholds are not known; its scores are not judged")
     config.image_size, config.data.geometry = known.image_size, known.geometry
     config.evaluate.score_top_k, config.data.depth = known.score_top_k, known.depth
+    check_tree(path, weights.variables, traced.shapes(config, model))
+    if known.calibration is None:
+        note(f"{path}: its thresholds are not known; its scores are not judged")
     return TrainedModel(model, weights.variables, config, known.category, known.calibration)
 
 

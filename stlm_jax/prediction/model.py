@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _STUDENT = "student"  # the part of a checkpoint that predicts
 _CHUNK = 2**20  # bytes
+_WITHOUT_JAX = (".onnx", ".xml")
 
 
 def find_model(name: str, category: str = "") -> Path:
@@ -84,6 +85,9 @@ def _files_of(model: Path, segmentation: str | None) -> Iterator[tuple[str, Path
 def load(model: Path, segmentation: str | None = None, image_size: int | None = None) -> "Detector":
     """Loads what `find_model` gave; programs that are compiled for it are kept on disk."""
     from stlm_jax.inference.detector import Detector  # here: it takes seconds, and mistakes none
+
+    if not needs_jax(model):
+        return Detector.load(model, segmentation, image_size)
     from stlm_jax.runtime.compilation import DEFAULT_PRECISION
     from stlm_jax.runtime.process import prepare
 
@@ -94,3 +98,8 @@ def load(model: Path, segmentation: str | None = None, image_size: int | None = 
         cache = Path(kept) / "stlm_jax" / COMPILATION_CACHE
     prepare(DEFAULT_PRECISION, cache)
     return Detector.load(model, segmentation, image_size)
+
+
+def needs_jax(model: Path) -> bool:
+    """Whether JAX runs what `find_model` gave; if not, it runs on the CPU and JAX stays unknown."""
+    return model.suffix not in _WITHOUT_JAX

@@ -51,7 +51,8 @@ def run(options: Options) -> int:
         )
         if options.watch:
             return watched.judge(detector, journal, options.batch or 1)
-        return _judge_all(options, detector, journal, sources, total)
+        batch = options.batch or _default_batch(path)
+        return _judge_all(options, detector, journal, sources, total, batch)
 
 
 @contextlib.contextmanager
@@ -74,11 +75,11 @@ def _judge_all(
     journal: Journal,
     sources: Sources,
     total: int | None,
+    batch: int,
 ) -> int:
     from stlm_jax.prediction.judge import Judge, begin
     from stlm_jax.prediction.tally import Tally
 
-    batch = options.batch or _default_batch()
     batch = batch if total is None else min(batch, total)
     tally = Tally(options.quiet)
     try:
@@ -105,7 +106,9 @@ def _judge_all(
     return tally.status
 
 
-def _default_batch() -> int:
+def _default_batch(path: Path) -> int:
+    if not model.needs_jax(path):
+        return 1
     import jax
 
     if jax.default_backend() == "cpu":

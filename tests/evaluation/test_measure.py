@@ -1,6 +1,8 @@
 """Test images measured one by one, with a model that sees colours and an oracle that sees all."""
 
+import itertools
 import pickle
+import threading
 import time
 
 import numpy as np
@@ -192,6 +194,25 @@ def test_the_number_of_threads_changes_no_bit(tmp_path, monkeypatch):
         parts = measured.with_fa.result(), measured.without_fa.result(), measured.rates.result()
         results.append(pickle.dumps(parts))
     assert results[0] == results[1]
+
+
+def test_ctrl_c_is_heard_while_images_wait_for_their_turn(tmp_path, monkeypatch):
+    records, _ = image_set(tmp_path, count=8)
+    config = settings()
+    predictor, look = ColourPredictor(config), Measurements.look
+
+    def stopped(views):
+        yield from itertools.islice(predictor(views), 6)
+        raise KeyboardInterrupt
+
+    def slow(self, image, maps):
+        time.sleep(0.05)
+        return look(self, image, maps)
+
+    monkeypatch.setattr(Measurements, "look", slow)
+    with pytest.raises(KeyboardInterrupt):
+        measure(config, stopped, records, "c")
+    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPool")]
 
 
 def test_only_the_most_wrong_keep_their_pictures(tmp_path):

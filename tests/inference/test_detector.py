@@ -1,5 +1,10 @@
 """`Detector` and `Sam`: every kind of file, against an independent implementation."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from miniature import CATEGORIES
@@ -13,6 +18,13 @@ from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.description import Calibration, Description
 
 torch = pytest.importorskip("torch")
+
+_WITHOUT_JAX = """
+import sys
+from stlm_jax.cli.main import main
+sys.modules |= dict.fromkeys(("jax", "flax", "orbax"))  # to import one is an error
+sys.exit(main(sys.argv))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,15 @@ def test_an_onnx_file_says_it_too(finished_run, expected, images, tmp_path):
     assert_close(found.score, expected["anomaly_score"])
     with pytest.raises(UserError, match="exported for 64 px, not 96"):
         Detector.load(path, image_size=96)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    command = [sys.executable, "-c", _WITHOUT_JAX, "predict", path, *tmp_path.glob("*.png")]
+    command += [f"--output={tmp_path / 'out'}", "--maps=npy"]
+    assert subprocess.run(command).returncode == 0
+    rows = map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines())
+    scores = {pathlib.Path(row["path"]).name: row["score"] for row in rows}
+    for index, score in enumerate(found.score):
+        assert scores[f"{index}.png"] == pytest.approx(float(score), rel=1e-5)
 
 
 def test_images_of_another_size_are_squashed_and_maps_restored(finished_run):

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 from stand_in import by_path, predict
 
-from stlm_jax.inference import calibration
+from stlm_jax.inference import calibration, traced
 from stlm_jax.main import main
+from stlm_jax.models.stlm import Stlm
 from stlm_jax.prediction.model import digest_of, find_model
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.weights.checkpoint import Checkpoints
 from stlm_jax.weights.description import Calibration
 
 
@@ -49,6 +51,25 @@ def test_a_run_s_model_judges_as_evaluation_does(run, finished_run, tmp_path, ca
         assert difference.shape == (70, 80) and np.abs(difference).max() <= 2
     assert predict(run / "disc", images, *options[:1], *options[2:]) == 0  # the same model
     assert "3 were there already" in capsys.readouterr().err
+
+
+def test_a_second_start_traces_nothing(run, finished_run, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(run, tmp_path / "run")
+    images = finished_run / "data/disc/test/spot"
+    assert predict(run / "disc", images, f"--output={tmp_path / 'first'}") == 0
+    traced._read.cache_clear()  # as in another process
+    monkeypatch.setattr(Stlm, "__call__", None)
+    assert predict(run / "disc", images, f"--output={tmp_path / 'second'}") == 0
+    first, second = (by_path(tmp_path / name, images) for name in ("first", "second"))
+    assert [row["score"] for row in first.values()] == [row["score"] for row in second.values()]
+    # What the checkpoint holds is still held against what the configuration says.
+    for step in (run / "disc/checkpoints").iterdir():
+        shutil.rmtree(step)
+    other = tmp_path / "other"
+    with Checkpoints(run / "disc/checkpoints") as checkpoints:
+        checkpoints.save(1, {"params": {"a": np.zeros(3, np.float32)}}, {"b": np.zeros(3)}, {})
+    assert predict(run / "disc", images, f"--output={other}") == 2
+    assert "checkpoint of another model" in capsys.readouterr().err
 
 
 def test_a_model_is_found_and_told_from_others(run, tmp_path):
