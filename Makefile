@@ -65,6 +65,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.checkpoint
+	$(BIN)/python -m benchmarks.first_result
 	$(BIN)/python -m benchmarks.code_size
 
 clean:
