@@ -22,7 +22,7 @@ import ml_collections
 
 from stlm_jax.config import KEYS, default, flatten, is_like, is_other_training, key_of, of_values
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.files import read_json, write_atomically, write_json
 from stlm_jax.runtime.paths import in_bucket
 
 CONFIG = "config.json"
@@ -47,6 +47,9 @@ SCORES_CSV, SCORES_JSON = "scores.csv", "scores.json"
 SEEDS = "seeds.json"  # of runs that are compared
 _COMPLETE = "commit_success.txt"  # in a checkpoint in a bucket
 
+_FACTS = {  # of `run.json`, that are read again
+    "previous": list, "versions": dict, "git_revision": str, "started": str, "batch_devices": int,
+}  # fmt: skip
 _LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ml-collections", "numpy",
     "scikit-learn", "pillow",
@@ -113,7 +116,7 @@ def stored_config(workdir: Path) -> ml_collections.ConfigDict:
 def read_config(path: Path) -> ml_collections.ConfigDict:
     """The configuration that a run was trained with, from its `config.json`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict):
             raise TypeError(f"a {type(content).__name__}, not an object with keys")
         config = ml_collections.ConfigDict(content)
@@ -126,7 +129,7 @@ def read_config(path: Path) -> ml_collections.ConfigDict:
                 raise TypeError(f"{key} is {value!r}"[:80])
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it says what the run was trained with") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: not a configuration of this release ({error}); use another --workdir"
         ) from error
@@ -134,12 +137,17 @@ def read_config(path: Path) -> ml_collections.ConfigDict:
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
-    """What `run.json` says of the run's last start; empty where it cannot be read."""
+    """What `run.json` says of the run's last start; empty where it cannot be read.
+
+    Of what readers look at, only values of the kind that is written are given.
+    """
     try:
-        content = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+        content = read_json(workdir / RUN)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(v, _FACTS.get(k, object))}
 
 
 def write_run(

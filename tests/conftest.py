@@ -63,7 +63,8 @@ def pytest_configure(config):
     """One cache of compiled programs for the whole session, its workers and their subprocesses."""
     keep_freed_memory()
     hypothesis.settings.register_profile("seeded", derandomize=True, database=None)
-    hypothesis.settings.load_profile("seeded")
+    hypothesis.settings.register_profile("long", database=None, print_blob=True)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
     if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")

@@ -1,7 +1,6 @@
 """Writes the folder: the page, the model and what runs it."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from stlm_jax.drawing import colours
 from stlm_jax.inference.onnx_model import INPUT, OUTPUTS
 from stlm_jax.inference.trained_model import TrainedModel
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.files import read_json, write_atomically, write_json
 from stlm_jax.weights.description import export_metadata
 from stlm_jax.weights.digest import FILE
 from stlm_jax.weights.file import FORMAT
@@ -41,7 +40,7 @@ def check_folder(folder: Path) -> None:
 
 def _is_export(path: Path) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT
+        return read_json(path).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -1,7 +1,6 @@
 """Packs as submitit's jobs: each runs the program's own command, here or on a cluster."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 
 from launch.study.packs import Pack
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.files import read_json, write_atomically, write_json
 from stlm_jax.runtime.lock import only_here
 
 LOG, JOBS = "log.txt", "jobs"  # of a pack; of a study
@@ -95,7 +94,7 @@ class Submitter:
         self.earlier: dict[str, Any] = {}
         if kind == "slurm":
             with contextlib.suppress(OSError, ValueError):
-                self._queued = json.loads((folder / _QUEUED).read_text(encoding="utf-8"))
+                self._queued = read_json(folder / _QUEUED)
             for name, number in self._queued.items():
                 job = submitit().SlurmJob(folder=folder, job_id=number)
                 if not job.done():

@@ -1,6 +1,5 @@
 """How far the trials of a study are, and what they cost, as their folders tell."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import ml_collections
 
 from stlm_jax.config import digest
 from stlm_jax.report.details_json import read_configuration
+from stlm_jax.runtime.files import parsed_json, read_json
 from stlm_jax.workdir import DETAILS, DIVERGED, RESULTS, TRAINING_METRICS
 
 
@@ -25,7 +25,7 @@ def divergence(folder: Path, categories: Sequence[str]) -> str:
         path = folder / category / DIVERGED
         if path.is_file():
             try:
-                why = json.loads(path.read_text(encoding="utf-8"))["reason"]
+                why = read_json(path)["reason"]
             except (OSError, ValueError, KeyError, TypeError):
                 why = "diverged"
             found.append(f"{category}: {why}")
@@ -71,7 +71,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             try:
-                yield json.loads(line)
+                yield parsed_json(line)
             except ValueError:  # the last line of a process that was killed
                 continue
 
@@ -81,6 +81,6 @@ def _last_step(path: Path) -> int:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").splitlines()
-        return next(int(json.loads(line)["step"]) for line in reversed(lines) if line.endswith("}"))
+        return next(int(parsed_json(line)["step"]) for line in reversed(lines) if line.endswith("}"))
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return 0

@@ -23,6 +23,7 @@ import ml_collections
 from launch.tuning.options import Options
 from launch.tuning.space import Space
 from stlm_jax.config import flatten, of_values
+from stlm_jax.runtime import files
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.files import write_json
 from stlm_jax.runtime.lock import only_here
@@ -107,7 +108,7 @@ def run_name(number: int) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file of a search."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: use another --workdir") from None
     except ValueError as error:

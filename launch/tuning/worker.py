@@ -20,7 +20,7 @@ from launch.tuning.folders import BUSY, RESULT, base_of
 from launch.tuning.space import of_trials
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import end, exit_status
-from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.files import read_json, write_json
 from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.progress import say
 
@@ -111,7 +111,7 @@ def _result(
     for category in config.data.categories:
         folder = workdir / category
         if (folder / DIVERGED).is_file():
-            reason = json.loads((folder / DIVERGED).read_text(encoding="utf-8"))["reason"]
+            reason = read_json(folder / DIVERGED)["reason"]
             return {"diverged": f"{category}: {reason}"}
         step = predictor.load(folder)
         resolved = depth.resolved(config, folder)

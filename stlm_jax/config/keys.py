@@ -50,14 +50,14 @@ MVTEC_AD = (  # its categories
 )  # fmt: skip
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
-_LARGEST = 16384  # pixels, sixteen times the published side
+LARGEST = 16384  # pixels, sixteen times the published side
 
 _RESOLUTION = Rule(
-    lambda v: v in ("image_size", "native") or (v.isdecimal() and 16 <= float(v) <= _LARGEST),
-    f"must be image_size, native or a number of pixels in 16..{_LARGEST}, such as 256",
+    lambda v: v in ("image_size", "native") or (v.isdecimal() and 16 <= float(v) <= LARGEST),
+    f"must be image_size, native or a number of pixels in 16..{LARGEST}, such as 256",
 )
 _IMAGE_SIZE = Rule(
-    lambda v: 32 <= v <= _LARGEST and v % 16 == 0, f"must be a multiple of 16 in 32..{_LARGEST}"
+    lambda v: 32 <= v <= LARGEST and v % 16 == 0, f"must be a multiple of 16 in 32..{LARGEST}"
 )
 _QUANTILE = Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1")
 _TILE = Rule(lambda v: v == 0 or 32 <= v <= MOST, f"must be 0, or 32 or more, at most {MOST}")

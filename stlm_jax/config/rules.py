@@ -62,13 +62,13 @@ def range_of(text: str) -> tuple[float, float] | None:
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
 
 
-def checked_depth(depth: str) -> str:
+def checked_depth(depth: Any) -> str:
     """`depth`, if it is one that a model may have.
 
     Raises:
         ValueError: where it is not.
     """
-    if depth not in (DTYPE, FILE) and not range_of(depth):
+    if not isinstance(depth, str) or (depth not in (DTYPE, FILE) and not range_of(depth)):
         raise ValueError(f"depth {depth!r} is neither {DTYPE} nor {FILE} nor LOW,HIGH")
     return depth
 

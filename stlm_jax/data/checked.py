@@ -5,7 +5,6 @@ were are not read again.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from stlm_jax import __version__
 from stlm_jax.data.problems import Problem
 from stlm_jax.data.records import File, Record
 from stlm_jax.data.tfds_file import StoredFile
-from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Checked:
 def known_problems(path: Path, of: str) -> list[Problem] | None:
     """What was found in the same files; None where there is no such check, or it is damaged."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         return [Problem(**problem) for problem in known["problems"]] if known["of"] == of else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -5,7 +5,6 @@ from each file's own smallest to its largest; or `LOW,HIGH`. `train` stands for 
 category's training images, which is stored with its model as one of the other three.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import ImageFile
 from stlm_jax.config.rules import DTYPE, FILE, TRAIN, checked_depth, range_of
 from stlm_jax.data.masks import deep_values, is_deep
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.files import read_json, write_json
 from stlm_jax.workdir import DEPTH
 
 _WIDE = re.compile(r"(?:RGB|RGBX|RGBA|LA);16[BLN]")  # raw modes of which PIL keeps the high bytes
@@ -114,7 +113,7 @@ def stored(folder: Path) -> str:
     """The depth that a category's model was trained with; `file` where it was before there were."""
     path = folder / DEPTH
     try:
-        depth = json.loads(path.read_text(encoding="utf-8"))["depth"]
+        depth = read_json(path)["depth"]
         return checked_depth(depth)
     except FileNotFoundError:
         return FILE

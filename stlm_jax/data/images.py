@@ -24,6 +24,8 @@ from stlm_jax.runtime.paths import path_of
 
 # PIL warns of half of what it refuses; only the refusal, an ImageError, is for the user.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Of what is damaged beside the pixels it warns with a line of its own code.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 ImageFile = str | os.PathLike[str] | StoredFile | MemoryFile
 _ONE_FILE = (str, os.PathLike, StoredFile, MemoryFile)

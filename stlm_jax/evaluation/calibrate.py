@@ -58,7 +58,7 @@ def load_or_calibrate(
     `folder`, `WORKDIR/CATEGORY`, as of a model that was not trained here, nothing is written. A
     training may go on meanwhile: `step` is that of the checkpoint that `predict` has read.
     """
-    stored = load_if_current(folder, config)
+    stored = load_if_current(folder, config, step)
     if stored:
         return stored
     if not _images(config, category)[1]:

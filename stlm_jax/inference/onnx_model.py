@@ -75,15 +75,18 @@ class OnnxModel:
         if not path_of(path).is_file():
             raise UserError(f"{path}: there is no such file")
         content = path_of(path).read_bytes()
+        if _BEFORE_DIGEST in content:  # first: damaged, it is nothing to show to a native library
+            stored = content.rpartition(_BEFORE_DIGEST)[2][:LENGTH].decode("ascii", "replace")
+            require_digest(path, digest_of(content), stored)
         try:
             self._session = open_session(content)
+            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            check_format(path, self.metadata, "a detector exported by conversion.to_onnx")
+            _require_finite_weights(path, content)
         except UserError:
             raise
         except Exception as error:  # onnxruntime has a dozen types for a damaged file
             raise UserError(f"{path}: onnxruntime cannot read it ({first_line(error)})") from error
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        check_format(path, self.metadata, "a detector exported by conversion.to_onnx")
-        _require_finite_weights(path, content)
         if FILE in self.metadata:
             require_digest(path, digest_of(content), self.metadata[FILE])
         else:

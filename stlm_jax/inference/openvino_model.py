@@ -1,6 +1,7 @@
 """An exported OpenVINO model, `.xml` and `.bin`, run on the CPU; nothing else knows OpenVINO."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from stlm_jax.weights.shapes import require_finite
 SUFFIX, WEIGHTS_SUFFIX = ".xml", ".bin"
 _ROOM = FORMAT  # in the model's `rt_info`: where its description is
 _NO_DIGEST = "0" * LENGTH
+_SEAL = re.compile(rf'<{FILE} value="([0-9a-f]{{{LENGTH}}})"'.encode())
 # The processor's own choice may be bfloat16.
 _OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -102,24 +104,22 @@ class OpenvinoModel:
 
     def __init__(self, path: str | Path):
         """Opens the `.xml` and the `.bin` beside it, which must be those of the digest in it."""
-        weights_path = path_of(path).with_suffix(WEIGHTS_SUFFIX)
-        xml, weights = _content(path), _content(weights_path)
+        xml, weights = _content(path), _content(path_of(path).with_suffix(WEIGHTS_SUFFIX))
+        if sealed := _SEAL.search(xml):  # first: damaged, it is nothing to show to a native library
+            self._require_whole(path, xml, weights, sealed[1].decode())
         try:
             model = read(xml, weights)
+            self.metadata = _metadata(model)
+            check_format(path, self.metadata, "a detector exported by conversion.to_openvino")
+            _require_finite_weights(path, model)
         except UserError:
             raise
         except Exception as error:  # OpenVINO's are RuntimeErrors of many lines
             raise UserError(f"{path}: OpenVINO cannot read it ({first_line(error)})") from error
-        self.metadata = _metadata(model)
-        check_format(path, self.metadata, "a detector exported by conversion.to_openvino")
         if FILE in self.metadata:
-            stored = self.metadata[FILE]
-            require_digest(f"{path} or {weights_path}", _digest(xml, weights, stored), stored)
+            self._require_whole(path, xml, weights, self.metadata[FILE])
         else:
             tell_without_digest(path)
-        for node in model.get_ops():
-            if node.get_type_name() == "Constant" and node.data.dtype.kind == "f":
-                require_finite(path, node.get_friendly_name(), node.data)
         self.description = Description.read(path, self.metadata)
         self._require_size(path, model)
         self._run = compiled(model)
@@ -131,6 +131,10 @@ class OpenvinoModel:
             maps = {name: values[index] for name, values in result.items()}
             require_finite_maps(maps, f"image {index + 1} of {len(images)}")
         return result
+
+    def _require_whole(self, path: str | Path, xml: bytes, weights: bytes, stored: str) -> None:
+        both = f"{path} or {path_of(path).with_suffix(WEIGHTS_SUFFIX)}"
+        require_digest(both, _digest(xml, weights, stored), stored)
 
     def _require_size(self, path: str | Path, model: Any) -> None:
         height = model.inputs[0].partial_shape[1].get_length()
@@ -146,6 +150,12 @@ def _content(path: str | Path) -> bytes:
         return path_of(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
+
+
+def _require_finite_weights(path: str | Path, model: Any) -> None:
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and node.data.dtype.kind == "f":
+            require_finite(path, node.get_friendly_name(), node.data)
 
 
 def _metadata(model: Any) -> dict[str, str]:

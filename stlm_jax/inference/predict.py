@@ -56,8 +56,8 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     if learned and (remark := unlike_training(paths, config.data.depth)):
         note(f"warning: {remark}")
     predictor = Predictor(config)
-    predictor.load(workdir / category)
-    known = calibration.load(workdir / category, config)
+    step = predictor.load(workdir / category)
+    known = calibration.load(workdir / category, config, step)
     _note_what_judges(known, category, config.predict.tile > 0)
     judging = None if config.predict.tile else known
     # Whether tiles are judged or not, pictures have the colours of the report.

@@ -9,7 +9,7 @@ import numpy as np
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.description import Description
-from stlm_jax.weights.digest import FILE, require_digest, tell_without_digest
+from stlm_jax.weights.digest import CONTENT, FILE, require_digest, tell_without_digest
 from stlm_jax.weights.sidecar import read_sidecar, sidecar_path
 
 SUFFIX = ".stablehlo"
@@ -37,8 +37,8 @@ class StablehloModel:
             raise UserError(f"{path}: its description, {sidecar_path(path)}, is not beside it")
         if FILE in described:
             require_digest(path, file_digest(content), described[FILE])
-        else:
-            tell_without_digest(path)
+        missing = {path: FILE, sidecar_path(path): CONTENT}
+        tell_without_digest(*(p for p, name in missing.items() if name not in described))
         self.description = Description.read(sidecar_path(path), described)
         try:
             self._call = jit(jax.export.deserialize(bytearray(content)).call)

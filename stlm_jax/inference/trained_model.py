@@ -98,8 +98,9 @@ def _from_run(folder: Path) -> TrainedModel:
         raise UserError(f"{folder}: not a run's category folder, it holds no {CHECKPOINTS}/")
     config = depth.resolved(stored_config(folder.parent), folder)
     model = build_stlm(config)
-    _, variables = restore_student(folder, traced.shapes(config, model))
-    return TrainedModel(model, variables, config, folder.name, calibration.load(folder))
+    step, variables = restore_student(folder, traced.shapes(config, model))
+    known = calibration.load(folder, step=step)
+    return TrainedModel(model, variables, config, folder.name, known)
 
 
 def _from_file(path: Path, segmentation: str | Path | None, image_size: int | None) -> TrainedModel:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 from stlm_jax.prediction.naming import ABOUT, PREDICTIONS
 from stlm_jax.prediction.seen import FAILED, JUDGED, Key, Seen
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.files import parsed_json, read_json, write_json
 from stlm_jax.runtime.progress import note
 
 _FORMAT, _VERSION = "stlm_jax predictions", 1
@@ -102,7 +102,7 @@ class Journal:
 
     def _read_about(self) -> dict[str, Any]:
         try:
-            content = json.loads(self._about.read_text(encoding="utf-8"))
+            content = read_json(self._about)
             if isinstance(content, dict) and isinstance(content["base"], str):
                 return content
             problem = "it is no object"
@@ -115,7 +115,7 @@ class Journal:
 
 def _row_of(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = parsed_json(line)
         return row if isinstance(row["id"], str) and ("error" in row or "score" in row) else None
     except (ValueError, TypeError, KeyError):
         return None

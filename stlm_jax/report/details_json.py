@@ -1,7 +1,6 @@
 """`details.json`: what `metrics.json` and the table have no room for."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from stlm_jax.config import digest
 from stlm_jax.evaluation.results import WITHOUT_FA, CategoryResult, RunResult
 from stlm_jax.metrics import Result
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import read_json
 
 _PROTOCOL, _CONFIGURATION = "protocol", "configuration"
 
@@ -35,7 +35,7 @@ def content(run: RunResult) -> dict[str, Any]:
 def read_protocol(path: Path) -> dict[str, Any]:
     """What the numbers of two runs must share to be compared: {key: value}."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))[_PROTOCOL])
+        return dict(read_json(path)[_PROTOCOL])
     except FileNotFoundError:
         raise UserError(f"{path} is missing: evaluate the run first (--mode=evaluate)") from None
     except (ValueError, TypeError, KeyError) as error:
@@ -45,7 +45,7 @@ def read_protocol(path: Path) -> dict[str, Any]:
 def read_configuration(path: Path) -> str | None:
     """The digest of the configuration that the file is of; None where there is no whole one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))[_CONFIGURATION]
+        found = read_json(path)[_CONFIGURATION]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(found)

@@ -5,7 +5,6 @@ Values are fractions of 1; nan where a metric is undefined.
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from stlm_jax.evaluation.results import MEAN, MetricTable, with_mean
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import write_atomically, write_json
+from stlm_jax.runtime.files import read_json, write_atomically, write_json
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.workdir import METRICS, TABLE, TABLE_CSV
 
@@ -85,7 +84,7 @@ def write_tables(
 def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
     """What `write_tables` put into a `metrics.json`, null as nan."""
     try:
-        loaded = json.loads(path_of(path).read_text(encoding="utf-8"))
+        loaded = read_json(path_of(path))
         return {
             name: {
                 metric: math.nan if value is None else float(value)
@@ -95,7 +94,7 @@ def read_results(path: str | os.PathLike) -> dict[str, dict[str, float]]:
         }
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} does not hold results; write it with the evaluation") from error
 
 

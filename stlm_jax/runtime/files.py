@@ -64,6 +64,19 @@ def json_text(content: Any) -> str:
     return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; whatever is wrong with its content is a ValueError."""
+    return parsed_json(path.read_bytes())
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """As `read_json`, of a text or its UTF-8."""
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("brackets in brackets, too many to be read") from None
+
+
 def disk_problem(error: BaseException) -> str | None:
     """Says in words what the disk refused; None where the error is of another kind."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stlm_jax.runtime.files import write_atomically
+from stlm_jax.runtime.files import parsed_json, write_atomically
 from stlm_jax.runtime.paths import Staged
 from stlm_jax.runtime.progress import note
 
@@ -102,7 +102,7 @@ def _lines_until(path: Path, step: int) -> list[str]:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if parsed_json(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):  # a line cut off when the process was killed
             continue

@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from stlm_jax.runtime.errors import UserError, first_line
-from stlm_jax.runtime.files import write_json
+from stlm_jax.runtime.files import read_json, write_json
 from stlm_jax.runtime.paths import Staged, local_copy
 
 FORMAT = 1
@@ -163,7 +163,7 @@ class FeatureStore:
 def _read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object of a file; None where there is no file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("no object")
         return content

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from stlm_jax import __version__
+from stlm_jax.config.keys import LARGEST
 from stlm_jax.config.rules import FILE, checked_depth
 from stlm_jax.data.geometry import GEOMETRIES, SQUASH
 from stlm_jax.data.held_out import HELD_OUT
@@ -50,9 +52,13 @@ class Calibration:
     images: int
 
     def __post_init__(self):
-        numbers = (self.threshold, self.normaliser, self.pixel_threshold)
-        if not (all(map(math.isfinite, numbers)) and self.normaliser > 0):
-            raise ValueError(f"not finite, or the normaliser is not positive: {numbers}")
+        values = (self.threshold, self.normaliser, self.pixel_threshold)
+        if not all(isinstance(x, numbers.Real) and not isinstance(x, bool) for x in values):
+            raise ValueError(f"not numbers: {values}")
+        if not (all(map(math.isfinite, values)) and self.normaliser > 0):
+            raise ValueError(f"not finite, or the normaliser is not positive: {values}")
+        if not isinstance(self.images, numbers.Integral) or self.images < 0:
+            raise ValueError(f"{self.images!r} is no number of images")
         if self.source not in SOURCES:
             raise ValueError(f"source {self.source!r} is none of {', '.join(SOURCES)}")
 
@@ -100,15 +106,24 @@ class Description:
             geometry = values.get("geometry", cls.geometry)
             if geometry not in GEOMETRIES:
                 raise ValueError(f"geometry {geometry!r} is none of {', '.join(GEOMETRIES)}")
+            category = values.get("category", cls.category)
+            if not isinstance(category, str):
+                raise ValueError(f"category {category!r} is no text")
+            size = int(values.get("image_size", cls.image_size))
+            if size % 16 or not 16 <= size <= LARGEST:
+                raise ValueError(f"image size {size} is no multiple of 16 up to {LARGEST}")
+            top_k = int(values.get("score_top_k", cls.score_top_k))
+            if top_k < 1:
+                raise ValueError(f"score_top_k {top_k} is not positive")
             return cls(
-                values.get("category", cls.category),
-                int(values.get("image_size", cls.image_size)),
+                category,
+                size,
                 geometry,
-                int(values.get("score_top_k", cls.score_top_k)),
+                top_k,
                 _calibration(values),
                 checked_depth(values.get("depth", cls.depth)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: what it says of the model is damaged ({error})") from error
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from stlm_jax import __version__
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import open_atomically
+from stlm_jax.runtime.files import open_atomically, parsed_json
 from stlm_jax.runtime.paths import local_copy
 from stlm_jax.runtime.progress import track
 from stlm_jax.weights.digest import (
@@ -234,6 +234,6 @@ def _header(path: str | Path) -> dict[str, Any] | None:
             length = _LENGTH.unpack(file.read(_LENGTH.size))[0]
             if length > local.stat().st_size or file.read(1) != b"{":
                 return None
-            return json.loads(b"{" + file.read(length - 1))
+            return parsed_json(b"{" + file.read(length - 1))
     except (OSError, struct.error, ValueError):
         return None

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import json_text, write_json
+from stlm_jax.runtime.files import json_text, parsed_json, write_json
 from stlm_jax.runtime.paths import path_of
-from stlm_jax.weights.digest import CONTENT
+from stlm_jax.weights.digest import CONTENT, check_content, content_digest
 from stlm_jax.weights.file import FORMAT, check_format
 
 DESCRIPTION = "stlm_jax"  # in the metadata of a state dict: the description as JSON
@@ -26,23 +26,34 @@ def sidecar_path(path: str | Path) -> Path:
 
 
 def write_sidecar(path: str | Path, description: Mapping[str, Any]) -> None:
-    """Writes the description of the file `path`."""
-    write_json(sidecar_path(path), description)
+    """Writes the description of the file `path`, with a digest of itself."""
+    values = parsed_json(json_text(description))
+    write_json(sidecar_path(path), values | {CONTENT: content_digest({}, _texts(values))})
 
 
 def read_sidecar(path: str | Path) -> dict[str, Any]:
     """The description of the file `path`, empty where there is none of ours."""
     sidecar = sidecar_path(path)
     try:
-        return _parsed(sidecar, sidecar.read_text(encoding="utf-8"))
+        described = _parsed(sidecar, sidecar.read_text(encoding="utf-8"))
+        check_content(sidecar, {}, _texts(described))
+        return described
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise UserError(f"{sidecar}: not a description of {path} ({error})") from error
 
 
+def _texts(description: Mapping[str, Any]) -> dict[str, str]:
+    """A description as metadata of which there is a digest: each value as JSON has it."""
+    return {
+        name: value if name == CONTENT and isinstance(value, str) else json.dumps(value)
+        for name, value in description.items()
+    }
+
+
 def _parsed(source: str | Path, text: str) -> dict[str, Any]:
-    description = json.loads(text)
+    description = parsed_json(text)
     if not isinstance(description, dict):
         raise ValueError(f"it holds a {type(description).__name__}")
     if description.get("format") != FORMAT:

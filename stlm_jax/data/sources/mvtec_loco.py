@@ -11,13 +11,13 @@ its mask's value, has to be found.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from stlm_jax.data.folders import StrPath, list_images, subfolders
 from stlm_jax.data.records import Listing, Saturation
 from stlm_jax.data.sources.layout import Masks, Reader, Tree
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import read_json
 from stlm_jax.runtime.paths import path_of
 
 DEFECTS = "defects_config.json"
@@ -55,9 +55,9 @@ def _saturations(path: Path) -> tuple[Saturation, ...]:
                 threshold=float(defect["saturation_threshold"]),
                 relative=bool(defect["relative_saturation"]),
             )
-            for defect in json.loads(path.read_text(encoding="utf-8"))
+            for defect in read_json(path)
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(
             f"{path} does not say how defects saturate ({error!r}): restore it"
         ) from None
