@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_WORKDIR ?= runs/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test test-fast test-slow lint audit lock docs bench clean
+.PHONY: setup demo test test-fast test-slow fuzz lint audit lock docs bench clean
 
 # Every extra that development needs; `make demo` installs less.
 setup: $(VENV)/.test
@@ -34,6 +34,10 @@ test-fast: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# The targets of tests/fuzz with many more inputs, in a quarter of an hour; others each time.
+fuzz: $(VENV)/.test
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

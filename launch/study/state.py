@@ -81,6 +81,8 @@ def _last_step(path: Path) -> int:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").splitlines()
-        return next(int(parsed_json(line)["step"]) for line in reversed(lines) if line.endswith("}"))
+        return next(
+            int(parsed_json(line)["step"]) for line in reversed(lines) if line.endswith("}")
+        )
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return 0

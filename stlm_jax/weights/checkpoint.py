@@ -42,6 +42,7 @@ from stlm_jax.weights.shapes import require_finite
 
 _FORMAT = 3  # 2: every array by itself; 1: so, one item `state` for all, whose `hyper` was flat
 _STUDENT, _TRAINING, _STATE, _META = "student", "training", "state", "meta"
+_DATES = "_CHECKPOINT_METADATA"  # Orbax's file in each
 silence()  # for good: saves log in their threads
 
 
@@ -89,7 +90,15 @@ class Checkpoints:
             create=not read_only,
         )
         be_alone()
-        self._manager = ocp.CheckpointManager(os.fspath(self.directory), options=options)
+        try:
+            self._manager = ocp.CheckpointManager(os.fspath(self.directory), options=options)
+        except OSError:
+            raise
+        except Exception as error:  # it reads when every checkpoint was written
+            raise UserError(
+                f"{self.directory}: {_DATES} of a checkpoint in it is damaged "
+                f"({first_line(error)}): delete that file, nothing else is in it but the date"
+            ) from error
         # A reader must not remove what a training is writing; in a bucket there may be no folder.
         if not read_only and self.directory.is_dir():
             for path in self._manager.directory.iterdir():

@@ -1,7 +1,9 @@
 """How Orbax behaves in this package: it logs nothing, and a checkpoint is one process's."""
 
 import logging
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -16,8 +18,20 @@ class _NotOrbax(logging.Filter):
 
 
 def silence() -> None:
-    """Drops Orbax's log, which prints whole tracebacks of errors that are handled."""
+    """Drops what is printed as whole tracebacks of errors that are handled.
+
+    It is Orbax's log, and what the threads of its array store say that read on when one of them
+    has found damage and nobody waits for the others.
+    """
     logging.getLogger("absl").addFilter(_NotOrbax())
+    before = sys.unraisablehook
+
+    def told(unraisable: Any) -> None:
+        value = unraisable.exc_value
+        if not (isinstance(value, RuntimeError) and str(value) == "Event loop is closed"):
+            before(unraisable)
+
+    sys.unraisablehook = told
 
 
 def be_alone() -> None:

@@ -8,22 +8,30 @@ import zipfile
 
 from hypothesis import strategies as st
 
-NUMBERS = (0, 1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1)
+NUMBERS = (0, 1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1,
+           2**40, 2**63 - 1)  # fmt: skip
 DEEP = 60_000  # brackets, more than any reader's stack
 
 
 class Content(bytes):
     """Bytes that a failure does not print: the file is there."""
 
+    def __repr__(self):
+        return f"<{len(self)} bytes>"
+
     def _repr_pretty_(self, printer, cycle):
-        printer.text(f"<{len(self)} bytes>")
+        printer.text(repr(self))
+
+
+def damaged(content: bytes, most: int = 4):
+    """`content` after one to `most` edits."""
+    return _damaged(Content(content), most)
 
 
 @st.composite
-def damaged(draw, content: bytes, most: int = 4) -> bytes:
-    """`content` after one to `most` edits."""
+def _damaged(draw, content: bytes, most: int) -> bytes:
     for _ in range(draw(st.integers(1, most))):
-        content = draw(_edited(content))
+        content = draw(_edited(Content(content)))
     return Content(content)
 
 
@@ -123,9 +131,13 @@ def _places(value, above=()):
         yield from _places(below, (*above, key))
 
 
-@st.composite
-def damaged_zip(draw, content: bytes) -> bytes:
+def damaged_zip(content: bytes):
     """An archive whose members were changed, dropped, renamed, nested or blown up."""
+    return _damaged_zip(Content(content))
+
+
+@st.composite
+def _damaged_zip(draw, content: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
         chosen = draw(st.sampled_from(names))
@@ -145,7 +157,9 @@ def damaged_zip(draw, content: bytes) -> bytes:
                     elif kind == "bomb":
                         data, packed = _bomb(data), zipfile.ZIP_DEFLATED
                     elif kind in ("rename", "outside"):
-                        name = "../" * (kind == "outside") + draw(st.text("a/._x", max_size=9))
+                        name = "../" * (kind == "outside") + draw(
+                            st.text("a/._x", min_size=1, max_size=9)
+                        )
                     elif kind == "twice":
                         out.writestr(name, draw(damaged(data)), packed)
                 if name != chosen or kind != "drop":

@@ -118,11 +118,7 @@ def check(one, kind):
     if found is None:
         return
     described, score, maps = one.whole
-    if (
-        found[0] == described
-        and np.array_equal(found[1], score)
-        and np.array_equal(found[2], maps)
-    ):
+    if found[0] == described and np.array_equal(found[1], score) and np.array_equal(found[2], maps):
         return
     assert "carries no digest" in told, "another model in silence"
     assert np.isfinite(found[1]).all() and np.isfinite(found[2]).all()
@@ -134,7 +130,7 @@ def restore(one):
 
 
 @pytest.mark.parametrize("kind", list(WRITE))
-@budget(40, 4000)
+@budget(30, 1500)
 @given(data=st.data())
 def test_a_damaged_export(exports, kind, data):
     one = exports[kind]
@@ -157,7 +153,7 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@budget(40, 4000)
+@budget(30, 1500)
 @given(names=st.lists(st.sampled_from(sorted(text_values(said()))), min_size=1), data=st.data())
 def test_metadata_of_any_values_under_a_right_digest(exports, names, data):
     """A digest says that a file is as it was written, not that somebody sensible wrote it."""
@@ -179,7 +175,7 @@ def test_metadata_of_any_values_under_a_right_digest(exports, names, data):
         assert found[0].score_top_k >= 1
 
 
-@budget(20, 1500)
+@budget(30, 1500)
 @given(data=st.data())
 def test_a_description_of_any_values(data):
     """What `from_torch`, exports and run folders store of a model, read from JSON."""

@@ -96,7 +96,7 @@ def images_below(folder):
 SUFFIXED = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-@budget(25, 2000)
+@budget(12, 250)
 @given(files=FILES, links=LINKS)
 @example(files=[([b"a"], b"b\nc", b".png"), ([b"A"], b"b", b".PNG")], links=[([], b"l", "..")])
 def test_prediction_judges_every_image_once(model, files, links):
@@ -125,7 +125,7 @@ def test_prediction_judges_every_image_once(model, files, links):
             assert again == status and len(file.readlines()) == before
 
 
-@budget(20, 1500)
+@budget(12, 300)
 @given(files=FILES, links=LINKS, part=st.sampled_from(
     [(b"train", b"good"), (b"part", b"train", b"good"), (), (b"-x", b"train", b"Good")]
 ))  # fmt: skip
@@ -135,7 +135,7 @@ def test_check_says_what_is_there(files, links, part):
         assert lines == [] or all(line.isprintable() or "\t" in line for line in lines), lines
 
 
-@budget(15, 1000)
+@budget(12, 300)
 @given(name=NAMES.filter(usable), data=st.data())
 def test_a_name_on_the_command_line(model, name, data):
     """What a shell hands over: an option that is none, a glob, a file that is not there."""

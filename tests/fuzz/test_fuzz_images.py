@@ -126,7 +126,7 @@ def written(folder, name, content):
     return path
 
 
-@budget(120, 15_000)
+@budget(80, 5000)
 @given(one=image_bytes(), depth=st.sampled_from(["file", "dtype", "0,4095", "-1e30,1e30"]))
 def test_an_image(folder, one, depth):
     path = written(folder, *one)
@@ -141,7 +141,7 @@ def test_an_image(folder, one, depth):
         refusal(look.__name__, lambda look=look: look(path), path, gib=4)
 
 
-@budget(40, 5000)
+@budget(30, 4000)
 @given(one=image_bytes(), name=st.text(max_size=30))
 def test_what_a_stranger_sent(one, name):
     """The same, from memory, under any name: of no format but those of photographs."""
@@ -150,7 +150,7 @@ def test_what_a_stranger_sent(one, name):
     assert found is None or found.mode == "RGB"
 
 
-@budget(80, 10_000)
+@budget(50, 3000)
 @given(one=image_bytes(), rule=st.sampled_from(RULES), other=image_bytes())
 def test_a_mask(folder, one, rule, other):
     path = written(folder, f"mask_{one[0]}", one[1])

@@ -41,11 +41,13 @@ def config_file(tmp_path_factory):
     return path
 
 
-@budget(80, 10_000)
+@budget(60, 3000)
 @given(options=OPTIONS, more=st.lists(st.text(max_size=15), max_size=1))
 def test_options_of_any_values(config_file, options, more):
     arguments = [f"--config.{key}={value}" for key, value in options]
-    found, _ = refusal("options", lambda: parse(["x", f"--config={config_file}", *arguments, *more]))
+    found, _ = refusal(
+        "options", lambda: parse(["x", f"--config={config_file}", *arguments, *more])
+    )
     if found is not None and hasattr(found, "config"):
         configuration.check(found.config)
         text = json.dumps(json.loads(found.config.to_json()), allow_nan=False)
@@ -83,7 +85,7 @@ def edited(path, data):
         path.write_bytes(content)
 
 
-@budget(60, 6000)
+@budget(30, 1500)
 @given(data=st.data())
 def test_config_json(run, data):
     """The configuration of a run: another valid one, or a refusal that names the file or key."""
@@ -96,7 +98,7 @@ def test_config_json(run, data):
         refusal("stored", lambda: stored_config(run), run)
 
 
-@budget(30, 4000)
+@budget(12, 600)
 @given(data=st.data())
 def test_run_json(run, data):
     """It only tells: whatever it holds, a run goes on and its report is written."""
@@ -112,7 +114,7 @@ def test_run_json(run, data):
         assert json.loads((run / "run.json").read_text())["command"] == "a"
 
 
-@budget(60, 6000)
+@budget(40, 2500)
 @given(data=st.data())
 def test_calibration_json(run, data):
     folder, config = run / "disc", stored_config(run)
@@ -131,7 +133,7 @@ def test_calibration_json(run, data):
                 assert 0 <= float(known.normalise(0.5)) <= 1
 
 
-@budget(60, 5000)
+@budget(40, 2500)
 @given(data=st.data(), file=st.sampled_from(
     ["data_check.json", "disc/depth.json", "results/details.json", "results/metrics.json"]
 ))  # fmt: skip
@@ -154,7 +156,7 @@ def test_other_files_of_a_run(run, data, file):
             refusal(file, lambda: read_results(path), path)
 
 
-@budget(20, 2000)
+@budget(15, 800)
 @given(data=st.data())
 def test_metrics_of_training(run, data, tmp_path_factory):
     """`metrics.jsonl`, whose lines a run that goes on takes over."""
@@ -186,7 +188,7 @@ def predicted(tmp_path_factory):
         yield arguments, folder / "out"
 
 
-@budget(40, 3000)
+@budget(25, 1000)
 @given(data=st.data(), file=st.sampled_from(["predictions.jsonl", "predictions.json"]))
 def test_predictions(predicted, data, file):
     """An output goes on with what is whole in it: every image has one row in the end."""
@@ -207,7 +209,8 @@ def test_predictions(predicted, data, file):
         if status != 2:
             rows = [json.loads(line) for line in (output / "predictions.jsonl").open()]
             assert {row["path"] for row in rows if row["id"]} >= {
-                json.loads(line)["path"] for line in before[output / "predictions.jsonl"].splitlines()
+                json.loads(line)["path"]
+                for line in before[output / "predictions.jsonl"].splitlines()
             } or any("damaged" in line for line in said)
     finally:
         for kept_path, content in before.items():

@@ -69,7 +69,7 @@ def expected(files):
 
 
 @pytest.mark.parametrize("kind", ["pt", "old", "safetensors", "ours"])
-@budget(12, 1500)
+@budget(10, 400)
 @given(data=st.data())
 def test_damaged_bytes(kind, files, expected, tmp_path_factory, data):
     content = data.draw(damaged(files[kind].read_bytes()))
@@ -78,7 +78,7 @@ def test_damaged_bytes(kind, files, expected, tmp_path_factory, data):
     check(kind, path, expected[kind])
 
 
-@budget(12, 1500)
+@budget(10, 400)
 @given(data=st.data(), suffix=st.sampled_from([".pt", ".npz", ".safetensors", ".onnx", ".xml"]))
 def test_another_ending(files, expected, data, suffix):
     """A reader is chosen by what a file is called and begins with; both may be wrong."""
@@ -97,7 +97,7 @@ def test_another_ending(files, expected, data, suffix):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "ours"])
-@budget(20, 2500)
+@budget(10, 400)
 @given(data=st.data())
 def test_a_header_that_lies(kind, files, expected, data):
     """Other types, shapes, offsets, names and metadata, in a header that is whole."""
@@ -120,7 +120,7 @@ def test_a_header_that_lies(kind, files, expected, data):
     check(kind, path, expected[kind])
 
 
-@budget(15, 1500)
+@budget(8, 300)
 @given(data=st.data())
 def test_a_torch_archive_of_other_members(files, expected, data):
     path = files["pt"].with_name("archive.pt")
@@ -128,7 +128,7 @@ def test_a_torch_archive_of_other_members(files, expected, data):
     check("pt", path, expected["pt"])
 
 
-@budget(15, 1500)
+@budget(8, 300)
 @given(data=st.data())
 def test_code_in_a_torch_pickle(files, expected, data):
     """Calls of functions anywhere in the pickle: none is ever made."""
@@ -151,7 +151,7 @@ def test_code_in_a_torch_pickle(files, expected, data):
     assert not marker.exists()
 
 
-@budget(12, 1500)
+@budget(8, 300)
 @given(data=st.data())
 def test_a_damaged_npz(files, data):
     content = DEMO_TEACHER.read_bytes()
@@ -175,7 +175,7 @@ def run(finished_run, tmp_path_factory):
     return folder
 
 
-@budget(25, 2000)
+@budget(6, 80)
 @given(data=st.data())
 def test_a_damaged_checkpoint(run, data):
     """Any file of the newest checkpoint: it is as it was, or the one before is read, and told."""
