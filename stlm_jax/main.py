@@ -3,10 +3,14 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ml_collections
 
 from stlm_jax.runtime.exit_status import end, exit_status
+
+if TYPE_CHECKING:
+    from stlm_jax.settings import Settings
 
 STOPPED = "stopped; run the same command again to go on"
 
@@ -22,8 +26,12 @@ def run(argv: Sequence[str]) -> None:
     from stlm_jax.settings import parse
 
     settings = parse(argv)
-    if settings is None:
-        return
+    if settings is not None:
+        carry_out(settings)
+
+
+def carry_out(settings: "Settings") -> None:
+    """Does what a command line that was parsed asks for."""
     # Here, not above: these import jax, and a mistyped flag is answered without.
     from stlm_jax.inference.predict import predict
     from stlm_jax.runtime.errors import UserError

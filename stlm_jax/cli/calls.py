@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stlm_jax.cli.data import options_of
+from stlm_jax.cli.data import options_of, tell_preset
 from stlm_jax.cli.options import FORMATS
 from stlm_jax.prediction.options import Options
 from stlm_jax.runtime.errors import UserError
@@ -19,11 +19,16 @@ _SUFFIXES = {".onnx": "onnx", ".stablehlo": "stablehlo", ".xml": "openvino"} | d
 
 def train(given: argparse.Namespace, keys: list[str]) -> int:
     """Trains, then evaluates."""
-    from stlm_jax.main import run
+    from stlm_jax.main import carry_out
+    from stlm_jax.settings import parse
 
     if given.data is None and given.config is None and given.workdir is None:
         raise UserError("give photographs, --data=DIR, or a configuration, --config=FILE")
-    run(["stlm train", *options_of(given, keys, train=True), *(["--help"] if given.keys else [])])
+    options = options_of(given, keys, train=True)
+    settings = parse(["stlm train", *options, *(["--help"] if given.keys else [])])
+    if settings is not None:
+        tell_preset(given, settings)
+        carry_out(settings)
     return 0
 
 

@@ -4,11 +4,15 @@ import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stlm_jax.cli.options import PRESETS
 from stlm_jax.data.folders import list_images
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
+
+if TYPE_CHECKING:
+    from stlm_jax.settings import Settings
 
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _SHORT = {"steps": "train.steps", "batch": "train.batch_size", "image_size": "image_size",
@@ -23,7 +27,7 @@ def options_of(given: argparse.Namespace, keys: list[str], train: bool) -> list[
     Args:
         given: of `options.add_train`.
         keys: `--config.KEY=VALUE`, as given.
-        train: whether a work folder is wanted, and the preset is to be told.
+        train: whether a work folder is wanted.
     """
     if given.data is None and given.config is None and given.workdir is not None:
         return [f"--workdir={given.workdir}", *_short(given), *keys]  # a run that goes on
@@ -34,8 +38,6 @@ def options_of(given: argparse.Namespace, keys: list[str], train: bool) -> list[
     if train:
         name = Path(given.data).resolve().name if given.data else Path(given.config).stem
         found.append(f"--workdir={given.workdir or Path('runs') / name}")
-        if given.config is None:
-            note(f"preset {given.preset}: {PRESETS[given.preset][1]}; {_shown(found, keys)}")
     return [*found, *keys]
 
 
@@ -96,17 +98,16 @@ def _short(given: argparse.Namespace) -> Iterator[str]:
             yield f"--config.{key}={value}"
 
 
-def _shown(options: list[str], keys: list[str]) -> str:
-    """What of a configuration a reader wants to know first."""
-    from stlm_jax.settings import parse
-
-    settings = parse(["stlm", *options, *keys])
-    assert settings is not None
+def tell_preset(given: argparse.Namespace, settings: "Settings") -> None:
+    """Prints the preset, if one is used, and what of a configuration one wants to know first."""
+    if given.config is not None or given.data is None:
+        return
     config = settings.config
     length = (
         f"{config.train.steps} steps" if config.train.steps else f"{config.train.epochs} epochs"
     )
-    return (
-        f"student {config.student.encoder}, teacher {config.teacher.name}, {config.image_size} px, "
-        f"{length} of {config.train.batch_size} images; work folder {settings.workdir}"
+    note(
+        f"preset {given.preset}: {PRESETS[given.preset][1]}; student {config.student.encoder}, "
+        f"teacher {config.teacher.name}, {config.image_size} px, {length} of "
+        f"{config.train.batch_size} images; work folder {settings.workdir}"
     )

@@ -17,6 +17,7 @@ class ErrorRates:
 
     def __init__(self, calibration: Calibration):
         """Begins with no image."""
+        self._calibration = calibration
         self._thresholds = calibration.threshold, calibration.pixel_threshold
         self._counts = np.zeros((2, 2, 2), np.int64)  # image or pixel, true class, verdict
 
@@ -31,11 +32,10 @@ class ErrorRates:
             raise MetricError("a score or a map's value is not finite")
         if mask is not None and mask.shape != anomaly_map.shape:
             raise MetricError(f"the mask is {mask.shape}, but the map {anomaly_map.shape}")
-        image_threshold, pixel_threshold = self._thresholds
-        self._counts[0, int(label), int(score > image_threshold)] += 1
+        self._counts[0, int(label), int(self._calibration.is_anomalous(score))] += 1
         if mask is None and label:  # nobody knows which of its pixels are defective
             return
-        alarms = anomaly_map > pixel_threshold
+        alarms = anomaly_map > self._calibration.pixel_threshold
         bad = 0 if mask is None else np.count_nonzero(mask)
         hits = 0 if mask is None else np.count_nonzero(alarms[mask])
         false_alarms = np.count_nonzero(alarms) - hits

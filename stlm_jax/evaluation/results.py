@@ -113,7 +113,7 @@ def verdict(image: ImageResult, calibration: Calibration | None) -> str:
     """Whether the image is a miss, a false alarm or right at the threshold; "" without one."""
     if calibration is None:
         return ""
-    if (image.score > calibration.threshold) == bool(image.label):
+    if calibration.is_anomalous(image.score) == bool(image.label):
         return RIGHT
     return MISS if image.label else FALSE_ALARM
 

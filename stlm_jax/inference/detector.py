@@ -36,7 +36,7 @@ class Detection:
     Attributes:
         anomaly_map: (N, H, W) float32, of the images' own size.
         score: (N,) float32.
-        is_anomalous: (N,) bool, score > threshold; None where no threshold is stored.
+        is_anomalous: (N,) bool, `Calibration.is_anomalous`; None where no threshold is stored.
         normalised: (N,) float64 in 0..1, above 0.5 where anomalous; None likewise.
     """
 
@@ -136,7 +136,7 @@ class Detector:
         return Detection(
             np.stack([resize_map(result.map, images.shape[1:3]) for result in results]),
             scores,
-            scores > known.threshold if known else None,
+            known.is_anomalous(scores) if known else None,
             known.normalise(scores) if known else None,
         )
 

@@ -195,5 +195,5 @@ def _note_what_judges(known: Calibration | None, category: str, tiled: bool) -> 
 def _judge(known: Calibration, score: float) -> dict[str, float]:
     return {
         "normalised_score": float(known.normalise(score)),
-        "is_anomalous": bool(score > known.threshold),
+        "is_anomalous": bool(known.is_anomalous(score)),
     }

@@ -158,7 +158,7 @@ class Judge:
         row: Row = {"score": score, "normalised_score": None, "verdict": None, "regions": None}
         if known is not None:
             row["normalised_score"] = float(known.normalise(score))
-            row["verdict"] = DEFECTIVE if score > known.threshold else GOOD
+            row["verdict"] = DEFECTIVE if known.is_anomalous(score) else GOOD
             row["regions"] = regions_of(values, known.pixel_threshold, options.min_area)
         row |= {"height": read.shape[0], "width": read.shape[1], "ms": round(ms, 3)}
         folder, file = options.output / read.image.folder, read.image.source.path

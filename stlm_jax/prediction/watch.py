@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from stlm_jax.data.geometry import Box
-from stlm_jax.data.reader import View
+from stlm_jax.inference.warm_up import warm_up
 from stlm_jax.prediction.journal import Journal
 from stlm_jax.prediction.judge import Done, Judge, begin
 from stlm_jax.prediction.naming import folds_case
@@ -65,7 +64,8 @@ class Watched:
     def judge(self, detector: "Detector", journal: Journal, batch: int) -> int:
         """Judges what comes until a signal; the exit status."""
         tally, judge = Tally(self._options.quiet), Judge(detector, self._options, batch)
-        _compile(detector, batch)
+        side = detector.description.image_size
+        warm_up(self._options.model, lambda views: detector.views(views, batch), side, [batch])
         folds = folds_case(self._options.output)
 
         def knew(source: Source, state: str) -> None:
@@ -156,13 +156,3 @@ class Watched:
 
 def _time_of(stamp: str) -> int:
     return int(stamp.partition(":")[2] or 0)
-
-
-def _compile(detector: "Detector", batch: int) -> None:
-    """Has the model run once, so that the first image does not wait for the compiler."""
-    import numpy as np
-
-    side = detector.description.image_size
-    view = View(np.zeros((side, side, 3), np.uint8), Box(0, 0, side, side))
-    for _ in detector.views([view], batch):
-        pass

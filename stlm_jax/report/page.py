@@ -159,7 +159,7 @@ def _gradient() -> str:
 
 
 def environment(folder: Path = _HERE):
-    """What makes pages of a folder's templates."""
+    """What makes pages of a folder's templates, and of those here, such as `head.html`."""
     try:
         import jinja2
     except ImportError as error:
@@ -167,7 +167,7 @@ def environment(folder: Path = _HERE):
             "the report needs jinja2; install it with `pip install 'stlm_jax[report]'`"
         ) from error
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([folder, _HERE]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -168,4 +168,4 @@ def picture(kind: str, description: Description, seen: Seen, side: int | None) -
 def _verdict(known: Calibration | None, score: np.ndarray) -> Literal["good", "defective"] | None:
     if known is None:
         return None
-    return "defective" if score > known.threshold else "good"
+    return "defective" if known.is_anomalous(score) else "good"

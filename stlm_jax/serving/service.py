@@ -9,12 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
-import numpy as np
-
-from stlm_jax.data.geometry import Box
 from stlm_jax.data.memory_file import MemoryFile
-from stlm_jax.data.reader import ImageReader, View
+from stlm_jax.data.reader import ImageReader
 from stlm_jax.inference.predict_views import require_finite_maps
+from stlm_jax.inference.warm_up import warm_up
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.progress import note
 from stlm_jax.runtime.text import printable
@@ -72,8 +70,10 @@ class Service:
                 model = self._load(path)
                 note(f"{name}: {_told(model)} loaded in {time.perf_counter() - begin:.1f} s")
                 begin = time.perf_counter()
-                sizes = warm_up(name, model, self.options.max_batch)
+                counts = [1 << n for n in range((self.options.max_batch - 1).bit_length() + 1)]
+                warm_up(name, model.views, model.description.image_size, counts)
                 seconds = time.perf_counter() - begin
+                sizes = ", ".join(map(str, counts))
                 note(f"{name}: compiled for {sizes} images a call in {seconds:.1f} s")
                 self.models[name] = model
             self.ready = True
@@ -139,17 +139,6 @@ class Service:
     async def in_thread(self, function: Callable[..., T], *arguments) -> T:
         """Calls a function where it does not hold up other requests."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
-
-
-def warm_up(name: str, model: Model, max_batch: int) -> str:
-    """Has every program compiled that requests will need; says for how many images they are."""
-    side = model.description.image_size
-    view = View(np.full((side, side, 3), 128, np.uint8), Box(0, 0, side, side))
-    counts = [1 << power for power in range((max_batch - 1).bit_length() + 1)]
-    for count in counts:
-        for maps in model.views([view] * count):
-            require_finite_maps(maps._asdict(), f"{name}: a grey image")
-    return ", ".join(map(str, counts))
 
 
 def _told(model: Model) -> str:

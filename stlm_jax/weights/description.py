@@ -62,6 +62,14 @@ class Calibration:
         if self.source not in SOURCES:
             raise ValueError(f"source {self.source!r} is none of {', '.join(SOURCES)}")
 
+    def is_anomalous(self, score: ArrayLike) -> np.ndarray:
+        """Whether scores of any shape are above the threshold, bool; the one place that decides.
+
+        It is compared in float64, which holds the float32 scores of models and the threshold as it
+        is stored exactly. In float32 the threshold would be rounded, to a score that it is below.
+        """
+        return np.asarray(score, np.float64) > self.threshold
+
     def normalise(self, score: ArrayLike) -> np.ndarray:
         """Scores of any shape to float64 in 0..1: 0.5 at the threshold, more above it."""
         return expit((np.asarray(score, np.float64) - self.threshold) / self.normaliser)

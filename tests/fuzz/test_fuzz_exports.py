@@ -17,6 +17,7 @@ from stlm_jax.inference.onnx_model import INPUT, NO_DIGEST, OUTPUTS, with_digest
 from stlm_jax.inference.stablehlo_model import file_digest
 from stlm_jax.weights.description import Calibration, Description, export_metadata, text_values
 from stlm_jax.weights.digest import FILE
+from stlm_jax.weights.sidecar import write_sidecar
 
 SIDE = 32
 KNOWN = Description(
@@ -81,8 +82,7 @@ def write_stablehlo(folder):
     content = bytes(exported.serialize())
     path = folder / "disc.stablehlo"
     path.write_bytes(content)
-    beside = said(**{FILE: file_digest(content)})
-    path.with_name(f"{path.name}.json").write_text(json.dumps(beside))
+    write_sidecar(path, said(**{FILE: file_digest(content)}))
     return path
 
 
