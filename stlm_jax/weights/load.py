@@ -1,7 +1,9 @@
 """Weights from a file of any kind."""
 
 import copy
+import math
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from stlm_jax.weights.shapes import require_finite, require_same_shapes
 _ASSETS = pathlib.Path(__file__).resolve().parents[1] / "assets"
 DEMO_TEACHER = _ASSETS / "demo_teacher.npz"
 DEMO_STUDENT = _ASSETS / "demo_student.safetensors"
+_HEADER_2 = np.lib.format.read_array_header_2_0
+_SMALL, _DENSEST = 2**26, 20  # bytes, and times its size, that an archive of weights unpacks to
 _SHIPPED = {"demo": DEMO_TEACHER, "demo_student": DEMO_STUDENT}
 
 Variables = dict[str, Any]
@@ -32,6 +36,7 @@ def read_npz(path: str | pathlib.Path) -> Variables:
     Its archive holds a CRC-32 of every tensor, which is checked as they are read.
     """
     try:
+        _require_honest(local_copy(path))
         with np.load(local_copy(path), allow_pickle=False) as file, np.errstate(over="ignore"):
             flat = {name: file[name].astype(np.float32) for name in file.files}
     except FileNotFoundError:
@@ -43,6 +48,22 @@ def read_npz(path: str | pathlib.Path) -> Variables:
     for name, array in flat.items():
         require_finite(path, name, array)
     return nest(path, flat)
+
+
+def _require_honest(path: pathlib.Path) -> None:
+    """Raises ValueError of an archive whose arrays are larger than what it holds, or a bomb."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as member:
+                version = np.lib.format.read_magic(member)
+                old = version == (1, 0)
+                header = np.lib.format.read_array_header_1_0 if old else _HEADER_2
+                shape, _, dtype = header(member)
+            if math.prod(shape) * dtype.itemsize > entry.file_size:
+                raise ValueError(f"{entry.filename} says that it is larger than it is")
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > max(_SMALL, _DENSEST * path.stat().st_size):
+        raise ValueError(f"it unpacks to {unpacked / 1e6:.0f} MB, as no weights do")
 
 
 def check_tree(path: str | pathlib.Path, variables: Variables, target: Variables) -> None:
