@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import jax
 import numpy as np
@@ -48,7 +49,9 @@ def test_every_platform_and_nothing_but_the_image(exported):
 
 def test_description(exported):
     student, path, _ = exported
-    assert json.loads(path.with_name("disc.stablehlo.json").read_text()) == {
+    described = json.loads(path.with_name("disc.stablehlo.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", described.pop("content_sha256"))
+    assert described == {
         "format": "stlm_jax",
         "format_version": 1,
         "version": __version__,

@@ -68,8 +68,13 @@ def expected(files):
     return {kind: model_of(path) for kind, path in files.items()}
 
 
+@pytest.fixture(scope="module")
+def teacher():
+    return read_file(DEMO_TEACHER).variables
+
+
 @pytest.mark.parametrize("kind", ["pt", "old", "safetensors", "ours"])
-@budget(10, 400)
+@budget(8, 400)
 @given(data=st.data())
 def test_damaged_bytes(kind, files, expected, tmp_path_factory, data):
     content = data.draw(damaged(files[kind].read_bytes()))
@@ -78,7 +83,7 @@ def test_damaged_bytes(kind, files, expected, tmp_path_factory, data):
     check(kind, path, expected[kind])
 
 
-@budget(10, 400)
+@budget(8, 400)
 @given(data=st.data(), suffix=st.sampled_from([".pt", ".npz", ".safetensors", ".onnx", ".xml"]))
 def test_another_ending(files, expected, data, suffix):
     """A reader is chosen by what a file is called and begins with; both may be wrong."""
@@ -97,7 +102,7 @@ def test_another_ending(files, expected, data, suffix):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "ours"])
-@budget(10, 400)
+@budget(8, 400)
 @given(data=st.data())
 def test_a_header_that_lies(kind, files, expected, data):
     """Other types, shapes, offsets, names and metadata, in a header that is whole."""
@@ -120,7 +125,7 @@ def test_a_header_that_lies(kind, files, expected, data):
     check(kind, path, expected[kind])
 
 
-@budget(8, 300)
+@budget(6, 300)
 @given(data=st.data())
 def test_a_torch_archive_of_other_members(files, expected, data):
     path = files["pt"].with_name("archive.pt")
@@ -128,7 +133,7 @@ def test_a_torch_archive_of_other_members(files, expected, data):
     check("pt", path, expected["pt"])
 
 
-@budget(8, 300)
+@budget(6, 300)
 @given(data=st.data())
 def test_code_in_a_torch_pickle(files, expected, data):
     """Calls of functions anywhere in the pickle: none is ever made."""
@@ -151,16 +156,15 @@ def test_code_in_a_torch_pickle(files, expected, data):
     assert not marker.exists()
 
 
-@budget(8, 300)
+@budget(6, 300)
 @given(data=st.data())
-def test_a_damaged_npz(files, data):
+def test_a_damaged_npz(files, teacher, data):
     content = DEMO_TEACHER.read_bytes()
     strategy = damaged_zip(content) if data.draw(st.booleans()) else damaged(content)
     path = files["pt"].with_name("teacher.npz")
     path.write_bytes(data.draw(strategy))
-    whole = read_file(DEMO_TEACHER).variables
     found, _ = refusal("npz", lambda: read_file(path).variables, path)
-    if found is not None and not same((found, None), (whole, None)):
+    if found is not None and not same((found, None), (teacher, None)):
         # An archive of other whole tensors: each has its CRC, so that none is damaged.
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
@@ -175,12 +179,16 @@ def run(finished_run, tmp_path_factory):
     return folder
 
 
-@budget(6, 80)
+@pytest.fixture(scope="module")
+def whole(run):
+    return model_of(run / "disc")
+
+
+@budget(5, 100)
 @given(data=st.data())
-def test_a_damaged_checkpoint(run, data):
+def test_a_damaged_checkpoint(run, whole, data):
     """Any file of the newest checkpoint: it is as it was, or the one before is read, and told."""
     folder = run / "disc"
-    whole = model_of(folder)
     newest = folder / "checkpoints" / "6"
     files = sorted(p for p in newest.rglob("*") if p.is_file() and "training" not in p.parts)
     file = data.draw(st.sampled_from(files))
