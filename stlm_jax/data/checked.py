@@ -17,6 +17,8 @@ from stlm_jax.data.records import File, Record
 from stlm_jax.data.tfds_file import StoredFile
 from stlm_jax.runtime.files import read_json, write_json
 
+_TYPES = {"kind": str, "text": str, "fatal": bool, "training": bool}  # of a `Problem`
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -40,7 +42,13 @@ def known_problems(path: Path, of: str) -> list[Problem] | None:
     """What was found in the same files; None where there is no such check, or it is damaged."""
     try:
         known = read_json(path)
-        return [Problem(**problem) for problem in known["problems"]] if known["of"] == of else None
+        problems = [Problem(**problem) for problem in known["problems"]]
+        is_whole = all(
+            isinstance(getattr(problem, name), kind)
+            for problem in problems
+            for name, kind in _TYPES.items()
+        )
+        return problems if is_whole and known["of"] == of else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

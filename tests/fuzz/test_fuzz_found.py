@@ -17,6 +17,7 @@ from outcome import command
 from test_fuzz_exports import write_onnx, write_openvino, write_stablehlo
 
 from stlm_jax.cli.main import main
+from stlm_jax.data.checked import known_problems
 from stlm_jax.report.run_facts import of_run
 from stlm_jax.runtime.exit_status import exit_status
 from stlm_jax.weights.load import load_sam
@@ -57,6 +58,18 @@ def test_a_safetensors_header_of_brackets(tmp_path, refused):
     text = f'{{"__metadata__": {BRACKETS}}}'.encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     assert f"{path}: truncated, or not a safetensors file" in refused(path)
+
+
+@pytest.mark.parametrize("problem", [
+    {"kind": 1, "text": "a"}, {"kind": "a", "text": None}, {"kind": "a", "text": "b", "fatal": "no"}
+])  # fmt: skip
+def test_a_check_of_data_that_is_none(run, problem):
+    """The files are read again, as where there was no check."""
+    path = run / "data_check.json"
+    of = json.loads(path.read_text())["of"]
+    assert known_problems(path, of) == []
+    path.write_text(json.dumps({"of": of, "problems": [problem]}))
+    assert known_problems(path, of) is None
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ def test_options_of_any_values(config_file, options, more):
 def run(finished_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("edited") / "run"
     shutil.copytree(finished_run / "run", folder, ignore=shutil.ignore_patterns("checkpoints"))
+    checked = json.loads((folder / "data_check.json").read_text())
+    problem = {"kind": "truncated", "text": "a.png is cut", "fatal": True, "training": False}
+    (folder / "data_check.json").write_text(json.dumps(checked | {"problems": [problem, problem]}))
     for step in (4, 6):
         (folder / "disc/checkpoints" / str(step)).mkdir(parents=True)
     return folder
