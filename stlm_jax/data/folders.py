@@ -1,7 +1,8 @@
 """Folders of images: what is in them, sorted, without what is hidden."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stlm_jax.runtime.errors import UserError, first_line
@@ -53,10 +54,23 @@ def images_if_any(folder: Path) -> list[Path]:
     return list_images(folder) if folder.is_dir() else []
 
 
-def files_below(root: Path, *left_out: Path, recursive: bool = True) -> Iterator[Path]:
+def by_number(path: Path) -> str:
+    """What sorts paths as people count: `frame_2.png` before `frame_10.png`."""
+    name = str(path)
+    # Each number after the number of its digits; last the name, for `01` is 1, too.
+    return re.sub("0*([0-9]+)", lambda number: f"{len(number[1]):03}{number[1]}", name) + name
+
+
+def files_below(
+    root: Path,
+    *left_out: Path,
+    recursive: bool = True,
+    key: Callable[[Path], str] | None = None,
+) -> Iterator[Path]:
     """All that is visible below a folder and is no folder; links are followed but for circles.
 
-    The folders `left_out` are resolved. At a time the names in one folder are kept, and are sorted.
+    The folders `left_out` are resolved. At a time the names in one folder are kept, and are sorted,
+    by `key` where there is one.
     """
     pending = [(root, frozenset[Path]())]
     while pending:
@@ -68,7 +82,8 @@ def files_below(root: Path, *left_out: Path, recursive: bool = True) -> Iterator
             note(f"warning: {folder}: is a link to a folder above it, and is passed over")
             continue
         inside = []
-        for entry in visible(folder):
+        entries = visible(folder)
+        for entry in sorted(entries, key=key) if key else entries:
             if entry.is_dir():
                 inside.append((entry, above | {real}))
             else:

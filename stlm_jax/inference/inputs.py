@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from stlm_jax.data.folders import files_below, is_image
+from stlm_jax.data.folders import by_number, files_below, is_image
 from stlm_jax.drawing.overlay import ENDINGS
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import is_taken, path_of
@@ -34,7 +34,8 @@ class Input(NamedTuple):
 def find_inputs(name: str, output: Path) -> list[Input]:
     """The image that `config.predict.input` names, or those of the folder and its sub-folders.
 
-    Sorted by name. The folder `output` is left out where it lies inside; what is no image is noted.
+    Sorted as people count. The folder `output` is left out where it lies inside; what is no image
+    is noted.
     """
     if not name:
         raise UserError(
@@ -50,7 +51,7 @@ def find_inputs(name: str, output: Path) -> list[Input]:
             f"config.predict.output={output}: is the folder of the images, and the pictures would "
             "be taken for images the next time; give another"
         )
-    files = sorted(files_below(root, output.resolve()))
+    files = sorted(files_below(root, output.resolve()), key=by_number)
     images = [Input(p, _fitting(p.relative_to(root).as_posix())) for p in files if is_image(p)]
     others = [p.relative_to(root).as_posix() for p in files if not is_image(p)]
     if others:

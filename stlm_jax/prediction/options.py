@@ -18,7 +18,7 @@ class Options:
 
     Attributes:
         model: a workdir, a category's folder, or a file of a model.
-        inputs: files, folders, globs; `-` is a list of paths on stdin.
+        inputs: files, folders, globs, patterns of numbered frames; `-` is a list of paths on stdin.
         output: the folder of the results.
         category: of a workdir that has several.
         segmentation: the FA module's torch file, where it is a file of its own.
@@ -66,7 +66,7 @@ class Options:
                 if given[name] is not None:
                     refuse(f"--{name} goes with --watch")
         elif len(arguments.inputs) != 1 or arguments.inputs[0] == "-":
-            refuse("--watch goes with one INPUT, the folder that new files come into")
+            refuse("--watch goes with one INPUT, the folder or pattern that new files come into")
         if arguments.inputs.count("-") > 1:
             refuse("INPUT - is given twice: stdin is read once")
         return cls(**{name: value for name, value in given.items() if value is not None})
@@ -94,8 +94,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a workdir, a category's folder in it, or a file: "
         ".safetensors, .pt, .onnx, .stablehlo")  # fmt: skip
-    add("inputs", nargs="+", metavar="INPUT", help="a file, a folder, a glob in quotes, or - for a "
-        "list of paths on stdin")  # fmt: skip
+    add("inputs", nargs="+", metavar="INPUT", help="a file, a folder, a glob in quotes, a "
+        "pattern of numbered frames (in/%%06d.png), or - for a list of paths on stdin")  # fmt: skip
     add("--output", type=Path, metavar="DIR", help="of the results (default: predictions)")
     add("--category", metavar="NAME", help="of a workdir that has several")
     add("--recursive", action="store_true", help="read sub-folders too")
@@ -114,8 +114,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="print no line for an image")
     watching = parser.add_argument_group("a folder that a camera fills")
     add = watching.add_argument
-    add("--watch", action="store_true", help="judge new files of the folder INPUT as they become "
-        "complete, and move them away, until SIGTERM or Ctrl-C")  # fmt: skip
+    add("--watch", action="store_true", help="judge new files of INPUT, a folder or a pattern in "
+        "one, as they become complete, and move them away, until SIGTERM or Ctrl-C")  # fmt: skip
     add("--done", type=Path, metavar="DIR", help="where they go (default: INPUT/done); those that "
         "cannot be judged go to INPUT/failed")  # fmt: skip
     add("--settle", type=_number(float, 0), metavar="SECONDS", help="that size and time of a "

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stlm_jax.data.folders import files_below, is_image
+from stlm_jax.data.folders import by_number, files_below, is_image
+from stlm_jax.prediction.numbered import Missing, Pattern
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.paths import in_bucket, is_taken, path_of, real_name
 from stlm_jax.runtime.progress import note
@@ -36,14 +37,17 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """What several arguments name: files, folders, globs, and `-`, a list on stdin.
+    """What arguments name: files, folders, globs, numbered frames, and `-`, a list on stdin.
 
     Attributes:
         base: the folder, absolute, below which all is, but for a list.
     """
 
     def __init__(self, names: Sequence[str], recursive: bool, output: Path):
-        """Raises UserError where an argument names nothing; `output` is no source."""
+        """Raises UserError where an argument names nothing; `output` is no source.
+
+        Says which numbers are missing of numbered frames.
+        """
         self._names, self._recursive, self._output = names, recursive, output.resolve()
         roots = [self._root_of(name) for name in names]
         if len(set(roots)) == 1:
@@ -77,10 +81,12 @@ class Sources:
             yield from below(path, self._recursive, others, self._output)
         elif is_taken(path):
             yield Source.of(path)
+        elif pattern := Pattern.of(name):
+            yield from (Source.of(p) for _, p in pattern.files() if others.is_image(p))
         else:
             inside = f"{self._output}{os.sep}"
-            for match in sorted(glob.glob(name, recursive=True)):
-                source = Source.of(Path(match))
+            for match in sorted(map(Path, glob.glob(name, recursive=True)), key=by_number):
+                source = Source.of(match)
                 if not source.path.is_dir() and not source.location.startswith(inside):
                     if others.is_image(source.path):
                         yield source
@@ -100,6 +106,12 @@ class Sources:
             return real_name(path)
         if is_taken(path):
             return os.path.dirname(Source.of(path).location)
+        if pattern := Pattern.of(name):
+            missing = Missing()
+            for number in pattern.require():
+                missing.take(number)
+            missing.tell(pattern)
+            return real_name(pattern.folder)
         if in_bucket(path) or not glob.has_magic(name):
             raise UserError(f"INPUT {printable(name)}: no such file or folder")
         if next(glob.iglob(name, recursive=True), None) is None:
@@ -113,9 +125,9 @@ class Sources:
 def below(
     folder: Path, recursive: bool, others: "_Others | None" = None, *left_out: Path
 ) -> Iterator[Source]:
-    """The images in a folder, sorted; `left_out` are folders, resolved."""
+    """The images in a folder, as people count; `left_out` are folders, resolved."""
     others, root = others or _Others(), real_name(folder)
-    for path in files_below(folder, *left_out, recursive=recursive):
+    for path in files_below(folder, *left_out, recursive=recursive, key=by_number):
         if others.is_image(path):
             yield Source(path, f"{root.rstrip('/')}/{path.relative_to(folder).as_posix()}")
 

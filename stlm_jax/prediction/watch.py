@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from stlm_jax.data.folders import by_number, is_image
 from stlm_jax.inference.warm_up import warm_up
 from stlm_jax.prediction.journal import Journal
 from stlm_jax.prediction.judge import Done, Judge, begin
 from stlm_jax.prediction.naming import folds_case
+from stlm_jax.prediction.numbered import Missing, Pattern
 from stlm_jax.prediction.options import STOP, Options
 from stlm_jax.prediction.seen import ABSENT, FAILED, Key
 from stlm_jax.prediction.sources import Source, below
@@ -51,8 +53,14 @@ class Watched:
         """Looks at nothing yet."""
         name = options.inputs[0]
         self._options, self._folder = options, path_of(name)
+        self._pattern = None if self._folder.is_dir() else Pattern.of(name)
+        self._missing = Missing()
+        if self._pattern:
+            self._folder = self._pattern.folder
         if in_bucket(name) or not self._folder.is_dir():
-            raise UserError(f"--watch: INPUT {name} is no local folder")
+            raise UserError(
+                f"--watch: INPUT {name} is no local folder, nor a pattern of numbered frames in one"
+            )
         self.base = os.path.realpath(self._folder)
         self._done = options.done or self._folder / _DONE
         self._failed = self._folder / _FAILED
@@ -71,10 +79,11 @@ class Watched:
         def knew(source: Source, state: str) -> None:
             # Killed when its row was written and before it was moved.
             self._retire(source, state == FAILED)
+            self._count(source)
             tally.knew(state)
 
         with StopRequest() as stop:
-            note(f"watching {self._folder}: Ctrl-C or SIGTERM ends it")
+            note(f"watching {self._pattern or self._folder}: Ctrl-C or SIGTERM ends it")
             while not stop.requested:
                 ready = self._until(stop, self._ready())
                 images = begin(ready, journal.seen, journal.base, folds, knew)
@@ -83,11 +92,13 @@ class Watched:
                         self._finish(done, journal, tally)
                 self._wait(stop)
         note("stopped after the image at hand; the same command goes on")
+        if self._pattern:
+            self._missing.tell(self._pattern)
         tally.tell(journal.path)
         return tally.status
 
     def _ready(self) -> list[Source]:
-        """The files that have not changed for a while, the oldest first."""
+        """The files that have not changed for a while: the oldest first, frames by number."""
         now, still, ready = time.monotonic(), {}, []
         for source in self._files():
             stamp = Key.of(source).stamp
@@ -95,13 +106,27 @@ class Watched:
             kept = before if before and before.stamp == stamp else _Still(stamp, now)
             still[source.location] = kept
             if now - kept.since >= self._options.settle:
-                ready.append((_time_of(stamp), source.location, source))
+                # Copied together, files may have one time.
+                number = self._number_of(source)
+                place = _time_of(stamp) if number is None else number
+                ready.append((place, by_number(source.path), source))
         self._still = still
         return [source for *_, source in sorted(ready, key=lambda file: file[:2])]
 
+    def _number_of(self, source: Source) -> int | None:
+        return self._pattern.number_of(source.path.name) if self._pattern else None
+
+    def _count(self, source: Source) -> None:
+        number = self._number_of(source)
+        if number is not None:
+            self._missing.take(number)
+
     def _files(self) -> Iterator[Source]:
+        if self._pattern:
+            yield from (Source.of(p) for _, p in self._pattern.files() if is_image(p))
+            return
         others = [p.resolve() for p in (self._options.output, self._done, self._failed)]
-        return below(self._folder, self._options.recursive, None, *others)
+        yield from below(self._folder, self._options.recursive, None, *others)
 
     def _until(self, stop: StopRequest, sources: list[Source]) -> Iterator[Source]:
         for source in sources:
@@ -124,6 +149,7 @@ class Watched:
         row["moved_to"] = as_utf8(self._place_of(source, is_bad).absolute())
         journal.append(key, row, now=True)
         self._retire(source, is_bad)
+        self._count(source)
         tally.add(row)
 
     def _place_of(self, source: Source, is_bad: bool) -> Path:

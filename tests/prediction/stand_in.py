@@ -13,6 +13,7 @@ from stlm_jax.inference.predict_views import require_finite_maps
 from stlm_jax.weights.description import Calibration, Description
 
 SIZE = 64
+QUICK = ("--settle=0.08", "--poll=0.02", "--quiet")  # of a watched folder
 KNOWN = Calibration(0.3, 0.1, 0.25, "held_out", 8)
 
 
@@ -75,3 +76,14 @@ def by_path(output, folder):
     found = {row["path"].removeprefix(f"{folder}/"): row for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def count(folder):
+    return len(list(folder.glob("*.png"))) if folder.is_dir() else 0

@@ -1,64 +1,11 @@
 """A folder that a camera fills."""
 
 import os
-import signal
-import threading
 import time
 
 import pytest
 import stand_in
-from stand_in import Slow, by_path, grey, predict, rows_of
-
-QUICK = ("--settle=0.08", "--poll=0.02", "--quiet")
-
-
-class Watching(threading.Thread):
-    """Does what a test does to the folder, while the command has the main thread; ends that.
-
-    Where `act` is None, the command ends by itself.
-    """
-
-    def __init__(self, act):
-        super().__init__(daemon=True)
-        self.act, self.error = act, None
-
-    def run(self):
-        try:
-            self.act()
-        except BaseException as error:
-            self.error = error
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.fixture
-def watch(model, tmp_path):
-    (tmp_path / "in").mkdir(exist_ok=True)
-
-    def watch(act, *options):
-        thread = Watching(act)
-        if act is not None:
-            thread.start()
-        status = predict(
-            model, tmp_path / "in", "--watch", f"--output={tmp_path / 'out'}", *QUICK, *options
-        )
-        if act is not None:
-            thread.join()
-        if thread.error:
-            raise thread.error
-        return status
-
-    return watch
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def count(folder):
-    return len(list(folder.glob("*.png"))) if folder.is_dir() else 0
+from stand_in import QUICK, Slow, by_path, count, grey, predict, rows_of, wait_for
 
 
 def test_new_files_are_judged_and_moved(watch, tmp_path, capsys):
