@@ -12,7 +12,7 @@ FORMATS = {  # of exports, and the precisions that each has
     "onnx": ("float32", "float16", "int8"),
     "stablehlo": (),
     "torch": (),
-    "openvino": (),
+    "openvino": ("float32", "float16"),
     "web": ("float32", "float16"),
 }
 
