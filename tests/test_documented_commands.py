@@ -79,6 +79,17 @@ def test_keys_in_sentences_are_keys(page):
             assert known or any(name.startswith(f"{group}.") for group in BY_CATEGORY), span
 
 
+def test_options_in_sentences_are_options():
+    rooms = ("stlm_jax", "conversion", "launch", "benchmarks")
+    source = "".join(path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py"))
+    others = {"xla_gpu_autotune_level"}  # of XLA
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+        for option in re.findall(r"`--([a-z]\w+)[=`]", text):
+            known = re.search(rf"--{option}\b|\"{option}\"", source) or option in others
+            assert known, f"{page.name}: --{option}"
+
+
 # --- commands that are run ---
 
 TINY = ["--config.image_size=64", "--config.teacher.name=vit_tiny", "--config.train.steps=2",

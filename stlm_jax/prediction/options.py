@@ -93,7 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that `Options.of` takes."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="a workdir, a category's folder in it, or a file: "
-        ".safetensors, .pt, .onnx, .stablehlo")  # fmt: skip
+        ".safetensors, .pt, .onnx, .xml, .stablehlo")  # fmt: skip
     add("inputs", nargs="+", metavar="INPUT", help="a file, a folder, a glob in quotes, a "
         "pattern of numbered frames (in/%%06d.png), or - for a list of paths on stdin")  # fmt: skip
     add("--output", type=Path, metavar="DIR", help="of the results (default: predictions)")
