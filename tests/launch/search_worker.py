@@ -34,7 +34,11 @@ def killed(workdir, results):
             sys.exit(1)
 
 
-def main(folder):
+def main(arguments):
+    if arguments[1:] == ["--sizes"]:
+        print(json.dumps({"steps": {"disc": 6}, "bytes": 10**6}))
+        return
+    folder = pathlib.Path(arguments[0])
     workdir = folder.parent.parent
     batch = read_batch(folder)
     with open(workdir / "trained.jsonl", "a") as file:
@@ -53,7 +57,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["--sizes"]:
-        print(json.dumps({"steps": {"disc": 6}, "bytes": 10**6}))
-    else:
-        main(pathlib.Path(sys.argv[1]))
+    main(sys.argv[1:])

@@ -1,6 +1,7 @@
 """The search: nothing is chosen on test data, nothing is lost or told twice, whatever is killed."""
 
 import csv
+import functools
 import json
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import warm_search
 from miniature import write_set
 from other_processes import REPOSITORY
 from PIL import Image
@@ -47,16 +49,27 @@ def arguments(place, name, *options, space="space.py", trials=8):
     return list({option.partition("=")[0]: option for option in given}.values())
 
 
-def search(place, name, *options, **named):
-    """Status and what is said of a search, in a process of its own, with the stand-in worker."""
-    ended = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments(place, name, *options, **named)],
-        env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
+@functools.cache
+def warm():
+    """The process whose forks are the searches; it ends with this one, which holds its stdin."""
+    return subprocess.Popen(
+        [sys.executable, warm_search.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=100,
     )
-    return ended.returncode, ended.stdout, ended.stderr
+
+
+def search(place, name, *options, killed_at=0, **named):
+    """Status and what is said of a search, in a process of its own, with the stand-in worker.
+
+    `killed_at` is the number of the trial at whose asking it is killed, from 1.
+    """
+    files = [place / f"{name}.{end}" for end in ("out", "err")]
+    request = [killed_at, *map(str, files), *arguments(place, name, *options, **named)]
+    print(json.dumps(request), file=warm().stdin, flush=True)
+    status = int(warm().stdout.readline())
+    return status, *(file.read_text() for file in files)
 
 
 def refused(capsys, *options):
@@ -247,19 +260,6 @@ def test_a_search_killed_at_any_result_goes_on_with_the_same_trials(place, whole
     assert sorted(told(folder)) == list(range(8))
 
 
-KILLED_ASKING = """
-import os, signal, sys
-from launch.tuning import batches, study
-plain, calls = study.Study._overrides, []
-def killed(*arguments):
-    calls.append(1)
-    if len(calls) == int(sys.argv[-1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return plain(*arguments)
-study.Study._overrides = killed
-"""
-
-
 @pytest.fixture(scope="module")
 def long(place):
     """So many trials that the last ones are no longer drawn at random."""
@@ -271,12 +271,7 @@ def long(place):
 @pytest.mark.parametrize("call", [1, 15])
 def test_a_search_killed_while_it_asks_asks_no_more_than_was_wanted(place, long, call):
     name = f"asking{call}"
-    code = KILLED_ASKING + RUN.replace("*sys.argv[1:]]", "*sys.argv[1:-1]]")
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments(place, name, trials=16), str(call)],
-        env={"PYTHONPATH": str(REPOSITORY)},
-    )
-    assert ended.returncode == -9
+    assert search(place, name, trials=16, killed_at=call)[0] == -9
     with open(place / name / "search/journal.log", "ab") as file:
         file.write(b'{"op_code":5,"work')  # half a line, of a kill while it was written
     assert search(place, name, trials=16)[0] == 0
