@@ -1,5 +1,7 @@
+import contextlib
 import ctypes
 import gc
+import mmap
 import os
 import pathlib
 import shutil
@@ -56,11 +58,24 @@ LONG_FILES = (
 )
 OF_FAST = "test_cli.py"
 
+# Rooms and files whose programs are compiled as a user's are: their numbers are compared with those
+# of other code, or the programs are looked at. The others' take 40 % of the time to compile, since
+# XLA does little to make them fast, and nobody waits for them.
+OPTIMISED = ("models", "runtime", "test_onnx.py", "test_golden_by_command.py",
+             "test_golden_training.py", "test_program_memory.py")  # fmt: skip
+EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+FEW = "jax_disable_most_optimizations"
+MUCH = 2**30  # bytes; giving them back takes half a second
+kept = [0]  # of this process, after the last time
+
 GOLDEN = pathlib.Path(__file__).resolve().parents[1].parent / "shared" / "golden"
 
 
 def pytest_configure(config):
     """One cache of compiled programs for the whole session, its workers and their subprocesses."""
+    if jax.__version__.startswith("0.10."):  # a flag that XLA does not know would end the process
+        # The older emitters, which users' programs had until lately, compile sooner.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EMITTERS}"
     keep_freed_memory()
     hypothesis.settings.register_profile("seeded", derandomize=True, database=None)
     hypothesis.settings.register_profile("long", database=None, print_blob=True)
@@ -69,10 +84,10 @@ def pytest_configure(config):
         return
     folder = tempfile.mkdtemp(prefix="stlm_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     # JAX has read the environment when it was imported, above: this is for this process.
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
@@ -95,10 +110,48 @@ def memory_is_given_back():
     """A file's programs and arrays are not kept while others run: two workers share 5 GiB."""
     yield
     jax.clear_caches()
+    give_back()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Nor is what one test of a file took, if it was much, while the next ones run."""
+    if resident() > kept[0] + MUCH:
+        give_back()
+
+
+def resident():
+    """Bytes of this process's memory; 0 where that cannot be read."""
+    file = pathlib.Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * mmap.PAGESIZE if file.exists() else 0
+
+
+def give_back():
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc; `keep_freed_memory` has it keep what is freed
         trim(0)
+    kept[0] = resident()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimisations(request):
+    """Many in files of `OPTIMISED` and for slow tests, which run for minutes; few elsewhere."""
+    many = {request.path.name, request.path.parent.name} & set(OPTIMISED)
+    few = not many and "not slow" in request.config.option.markexpr
+    with compiled_soon(few):
+        yield
+
+
+@contextlib.contextmanager
+def compiled_soon(few):
+    """Says how this process and those that it starts compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FEW.upper(), str(int(few)))
+        before = jax.config.read(FEW)
+        jax.config.update(FEW, few)
+        yield
+        jax.config.update(FEW, before)
 
 
 @pytest.fixture(scope="session")
@@ -132,23 +185,61 @@ def relative_error_fixture():
     return relative_error
 
 
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory, worker_id):
-    """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`.
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, worker_id):
+    """Has one worker call a function with a folder of this name, which it gives to all of them.
 
-    One worker trains it, the others wait. Each file of tests has a copy, which it may add to.
+    The others wait. What lies in it is for all: do not change it.
     """
-    from miniature import write_config, write_set
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def made(name, make):
+        folder = base / name
+        with filelock.FileLock(f"{folder}.lock"):
+            if not (folder / "made").exists():
+                folder.mkdir(exist_ok=True)
+                with compiled_soon(few=True):  # whoever comes first
+                    make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained_once(once):
+    """A folder with the data set `data`, the configuration `tiny.py` and a finished run `run`."""
+    from miniature import write_set
 
     from stlm_jax.main import main
 
-    base = tmp_path_factory.getbasetemp()
-    master = (base if worker_id == "master" else base.parent) / "trained_once"
-    with filelock.FileLock(f"{master}.lock"):
-        if not (master / "run/results/table.md").exists():
-            config = write_set(master)
-            assert main(["main", f"--config={config}", f"--workdir={master / 'run'}"]) == 0
+    def train(folder):
+        config = write_set(folder)
+        assert main(["main", f"--config={config}", f"--workdir={folder / 'run'}"]) == 0
+
+    return once("trained_once", train)
+
+
+@pytest.fixture(scope="module")
+def finished_run(trained_once, tmp_path_factory):
+    """A copy of `trained_once`, which a file of tests may add to."""
+    from miniature import write_config
+
     folder = tmp_path_factory.mktemp("finished") / "copy"
-    shutil.copytree(master, folder)
+    shutil.copytree(trained_once, folder)
     write_config(folder / "tiny.py", folder / "data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def onnx_of_run(trained_once, once):
+    """`disc` of `trained_once` as an .onnx, by the command; do not change it."""
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    from conversion.to_onnx import main
+
+    def export(folder):
+        assert main([str(trained_once / "run" / "disc"), str(folder / "disc.onnx")]) == 0
+
+    return once("exported_once", export) / "disc.onnx"

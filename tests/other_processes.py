@@ -25,7 +25,13 @@ def python(code, *arguments, **environment):
 
 def run_on_four_devices(code):
     """Runs a program on four simulated devices, which must end well."""
-    python(code, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu")
+    python(code, XLA_FLAGS=simulated(4), JAX_PLATFORMS="cpu")
+
+
+def simulated(devices):
+    """The flags of XLA, with so many simulated devices."""
+    known = os.environ.get("XLA_FLAGS", "")
+    return f"{known} --xla_force_host_platform_device_count={devices}"
 
 
 def in_two_processes(arguments_of, environment_of=lambda number: {}):

@@ -1,4 +1,3 @@
-import filelock
 import jax
 import numpy as np
 import pytest
@@ -31,23 +30,20 @@ def tiny_stlm_variables():
 
 
 @pytest.fixture(scope="session")
-def traced(tmp_path_factory, worker_id):
-    """A student that is calibrated, and its float32 graph as an `.onnx` without metadata.
-
-    One worker traces it, the others wait.
-    """
+def traced(once):
+    """A student that is calibrated, and its float32 graph as an `.onnx` without metadata."""
     ir = pytest.importorskip("onnx_ir")
     pytest.importorskip("jax2onnx")
     from conversion.onnx.graph import build_graph
 
-    calibration = Calibration(0.5, 0.0625, 0.5, "held_out", 8)
+    calibration = Calibration(0.5, 0.0625, 0.375, "held_out", 8)
     student = make_student(64, category="disc", calibration=calibration)
-    base = tmp_path_factory.getbasetemp()
-    path = (base if worker_id == "master" else base.parent) / "traced_once.onnx"
-    with filelock.FileLock(f"{path}.lock"):
-        if not path.exists():
-            path.write_bytes(ir.to_proto(build_graph(student)).SerializeToString())
-    return student, path.read_bytes()
+
+    def trace(folder):
+        content = ir.to_proto(build_graph(student)).SerializeToString()
+        (folder / "student.onnx").write_bytes(content)
+
+    return student, (once("traced_once", trace) / "student.onnx").read_bytes()
 
 
 def random_state_dict(variables, seed):

@@ -37,16 +37,6 @@ def files(finished_run, tmp_path_factory):
     return found | {"1": folder / "1.pt", "2": folder / "2.pt"}
 
 
-@pytest.fixture(scope="module")
-def onnx_file(finished_run, tmp_path_factory):
-    pytest.importorskip("jax2onnx")
-    from conversion import to_onnx
-
-    path = tmp_path_factory.mktemp("onnx") / "disc.onnx"
-    assert to_onnx.main([str(finished_run / "run" / "disc"), str(path)]) == 0
-    return path
-
-
 def flip(source, path, place, bit=0):
     """`source` as `path`, with another bit in the byte at `place` of its length."""
     content = bytearray(source.read_bytes())
@@ -132,27 +122,27 @@ def test_a_flipped_bit_in_stablehlo_or_what_describes_it(files, tmp_path):
         Detector.load(path)
 
 
-def test_every_flipped_bit_of_an_onnx_file_is_noticed(onnx_file, tmp_path):
+def test_every_flipped_bit_of_an_onnx_file_is_noticed(onnx_of_run, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    expected = Detector.load(onnx_file)(pixels).score
+    expected = Detector.load(onnx_of_run)(pixels).score
     for place, bit in places(25, 3):
-        path = flip(onnx_file, tmp_path / "disc.onnx", place, bit)
+        path = flip(onnx_of_run, tmp_path / "disc.onnx", place, bit)
         with pytest.raises(UserError, match=r"disc\.onnx: [^\n]*$"):
             Detector.load(path)
     for bit in range(8):
         with pytest.raises(UserError, match=rf"disc\.onnx: {DAMAGED}"):
-            Detector.load(flip(onnx_file, tmp_path / "disc.onnx", 0.6, bit))
-    np.testing.assert_array_equal(Detector.load(onnx_file)(pixels).score, expected)
+            Detector.load(flip(onnx_of_run, tmp_path / "disc.onnx", 0.6, bit))
+    np.testing.assert_array_equal(Detector.load(onnx_of_run)(pixels).score, expected)
 
 
-def test_an_onnx_file_without_a_digest_is_read_and_said_to_have_none(onnx_file, tmp_path, capsys):
+def test_an_onnx_file_without_a_digest_is_read_and_said_to_have_none(onnx_of_run, tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
-    model, path = onnx.load(onnx_file), tmp_path / "old.onnx"
+    model, path = onnx.load(onnx_of_run), tmp_path / "old.onnx"
     for entry in [x for x in model.metadata_props if x.key == "file_sha256"]:
         model.metadata_props.remove(entry)
     onnx.save(model, path)
     capsys.readouterr()
-    assert Detector.load(path).description == Detector.load(onnx_file).description
+    assert Detector.load(path).description == Detector.load(onnx_of_run).description
     assert capsys.readouterr().err == (
         f"{path}: carries no digest of its weights, so damage in it cannot be noticed\n"
     )

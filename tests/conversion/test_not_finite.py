@@ -160,13 +160,10 @@ def test_a_checkpoint_that_is_not_finite(finished_run, tmp_path, picture, comman
         assert capsys.readouterr().err.startswith(expected)
 
 
-def test_an_onnx_file_that_is_not_finite(finished_run, tmp_path):
+def test_an_onnx_file_that_is_not_finite(onnx_of_run, tmp_path):
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip("jax2onnx")
-    path = tmp_path / "disc.onnx"
-    assert to_onnx.main([str(finished_run / "run" / "disc"), str(path)]) == 0
     for keeps_digest in (True, False):
-        model = onnx.load(path)
+        model = onnx.load(onnx_of_run)
         tensor = max(model.graph.initializer, key=lambda x: len(x.raw_data))
         values = onnx.numpy_helper.to_array(tensor).copy()
         values.reshape(-1)[0] = np.nan
@@ -214,14 +211,11 @@ def test_detectors_refuse_a_score_that_is_not_finite(overflowing, picture):
         TorchStlm.load(overflowing)(torch.from_numpy(images))
 
 
-def test_the_onnx_detector_refuses_a_score_that_is_not_finite(finished_run, tmp_path):
+def test_the_onnx_detector_refuses_a_score_that_is_not_finite(onnx_of_run):
     """A graph that is whole and finite, whose last sum overflows."""
-    pytest.importorskip("jax2onnx")
     from stlm_jax.inference.onnx_model import OnnxModel
 
-    path = tmp_path / "disc.onnx"
-    assert to_onnx.main([str(finished_run / "run" / "disc"), str(path)]) == 0
-    model = OnnxModel(path)
+    model = OnnxModel(onnx_of_run)
     images = np.zeros((2, 64, 64, 3), np.uint8)
     session = model._session
 

@@ -118,7 +118,7 @@ def test_what_the_file_says_of_itself(exported):
         "depth": "file",
         "threshold": "0.5",
         "normaliser": "0.0625",
-        "pixel_threshold": "0.5",
+        "pixel_threshold": "0.375",
         "calibration_source": "held_out",
         "calibration_images": "8",
         "precision": "float32",

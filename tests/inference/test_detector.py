@@ -68,22 +68,17 @@ def test_a_run_and_its_export_say_what_the_torch_model_says(
     assert Detector.load(finished_run / "run" / "disc").category == "disc"
 
 
-def test_an_onnx_file_says_it_too(finished_run, expected, images, tmp_path):
-    pytest.importorskip("onnxruntime")
-    from conversion.to_onnx import main as to_onnx
-
-    path = tmp_path / "disc.onnx"
-    assert to_onnx([str(finished_run / "run" / "disc"), str(path)]) == 0
-    detector = Detector.load(path)
+def test_an_onnx_file_says_it_too(onnx_of_run, expected, images):
+    detector = Detector.load(onnx_of_run)
     assert (detector.category, detector.image_size) == ("disc", 64)
     found = detector(images)
     assert_close(found.anomaly_map, expected["anomaly_map"])
     assert_close(found.score, expected["anomaly_score"])
     with pytest.raises(UserError, match="exported for 64 px, not 96"):
-        Detector.load(path, image_size=96)
+        Detector.load(onnx_of_run, image_size=96)
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
-    command = [sys.executable, "-c", _WITHOUT_JAX, "predict", path, *tmp_path.glob("*.png")]
+    command = [sys.executable, "-c", _WITHOUT_JAX, "predict", onnx_of_run, *tmp_path.glob("*.png")]
     command += [f"--output={tmp_path / 'out'}", "--maps=npy"]
     assert subprocess.run(command).returncode == 0
     rows = map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines())

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from miniature import write_set
-from other_processes import REPOSITORY, flags, free_port, in_two_processes
+from other_processes import REPOSITORY, flags, free_port, in_two_processes, simulated
 from training.test_ensemble import SETTINGS, assert_same, config_file, restored, run, stand_in
 
 from stlm_jax.main import main
@@ -81,7 +81,7 @@ def trained(place, name, *options, devices=2, disturbed="", file=None):
     port = free_port(20000 + sum(name.encode()))
     places = (REPOSITORY, REPOSITORY / "tests")
     environment = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": simulated(devices),
         "PYTHONPATH": os.pathsep.join(map(str, places)),
     }
     given = [f"--config={file}", f"--workdir={place / name}", *options]

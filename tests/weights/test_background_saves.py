@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from other_processes import simulated
 
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.weights.checkpoint import Checkpoints
@@ -219,7 +220,7 @@ with Checkpoints(sys.argv[1]) as checkpoints:
 
 
 def over_devices(folder, count, what):
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    flags = {"XLA_FLAGS": simulated(count)}
     process = subprocess.run(
         [sys.executable, "-c", OVER_DEVICES, str(folder), str(count), what],
         capture_output=True,
