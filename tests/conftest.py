@@ -77,6 +77,7 @@ def pytest_configure(config):
         # The older emitters, which users' programs had until lately, compile sooner.
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EMITTERS}"
     keep_freed_memory()
+    gc.set_threshold(10_000)  # tracing makes many objects that stay: looking at them takes a fifth
     hypothesis.settings.register_profile("seeded", derandomize=True, database=None)
     hypothesis.settings.register_profile("long", database=None, print_blob=True)
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))

@@ -68,7 +68,7 @@ def test_a_run_and_its_export_say_what_the_torch_model_says(
     assert Detector.load(finished_run / "run" / "disc").category == "disc"
 
 
-def test_an_onnx_file_says_it_too(onnx_of_run, expected, images):
+def test_an_onnx_file_says_it_too(onnx_of_run, expected, images, tmp_path):
     detector = Detector.load(onnx_of_run)
     assert (detector.category, detector.image_size) == ("disc", 64)
     found = detector(images)
