@@ -22,12 +22,9 @@ LONG_FILES = (
     "test_resume.py",
     "test_ensemble.py",
     "test_census.py",
-    "test_bucket.py",
     "test_endings.py",
-    "test_search_command.py",
     "test_saving.py",
     "test_feature_store.py",
-    "test_data_parallel.py",
     "test_plan.py",
     "test_onnx.py",
     "test_description.py",
@@ -55,6 +52,8 @@ LONG_FILES = (
     "test_damage.py",
     "test_not_finite.py",
     "test_accumulator.py",
+    "test_search_command.py",
+    "test_bucket.py",
 )
 OF_FAST = "test_cli.py"
 
