@@ -1,8 +1,10 @@
 """Training metrics on disk: one JSON object a line, and TensorBoard events where possible."""
 
+import contextlib
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +114,22 @@ def _lines_until(path: Path, step: int) -> list[str]:
 def event_writer(directory: Path, **options: Any) -> Any:
     """A `tensorboardX.SummaryWriter` of `directory`; None, and a note, without tensorboardX."""
     try:
-        from tensorboardX import SummaryWriter
+        with _without("torch"):  # which it imports for the name of a type, and takes a second for
+            from tensorboardX import SummaryWriter
     except ImportError:
         note("no TensorBoard events: tensorboardX is missing; pip install 'stlm_jax[report]'")
         return None
     return SummaryWriter(str(directory), **options)
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """While this context is open, a module that is not imported yet counts as not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import threading
 
@@ -126,3 +127,16 @@ def test_without_tensorboardx_the_writer_says_what_to_install(tmp_path, monkeypa
         writer.write(1, {"loss": 1.0})
     assert "stlm_jax[report]" in capsys.readouterr().err
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 1.0}\n'
+
+
+def test_events_do_not_cost_an_import_of_torch(tmp_path):
+    pytest.importorskip("torch")
+    code = (
+        "import sys\n"
+        "from stlm_jax.runtime.metric_writer import event_writer\n"
+        f"event_writer({str(tmp_path)!r}).close()\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torch; torch.zeros(1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(tmp_path.glob("events.out.tfevents.*"))
