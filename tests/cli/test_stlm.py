@@ -10,14 +10,13 @@ from PIL import Image
 
 from stlm_jax.cli import calls
 from stlm_jax.cli.main import COMMANDS, main
-from stlm_jax.settings import parse
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """The configuration, folder and mode that the program is called with."""
     found = []
-    monkeypatch.setattr("stlm_jax.main.run", lambda argv: found.append(parse(argv)))
+    monkeypatch.setattr("stlm_jax.main.carry_out", found.append)
     return found
 
 
