@@ -5,6 +5,8 @@ In a torch file they are an attribute of the state dict, which is an OrderedDict
 the published tensors and nothing else, for those who load it into the published model.
 """
 
+import io
+import os
 import pickle
 import re
 import warnings
@@ -16,6 +18,7 @@ import numpy as np
 
 from stlm_jax.runtime.errors import UserError, first_line
 from stlm_jax.runtime.paths import local_copy
+from stlm_jax.weights.archive import require_honest_sizes
 from stlm_jax.weights.digest import check_content
 from stlm_jax.weights.file import LazyTensor, is_ours, is_safetensors, open_safetensors
 
@@ -55,6 +58,15 @@ def open_state_dict(path: str | Path) -> StateDict:
     return StateDict(tensors, metadata)
 
 
+class _Bounded(io.BufferedReader):
+    """Reads no more than there is, for which a damaged length would take memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As of its base."""
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, max(0, left)))
+
+
 def _open_torch(path: str | Path) -> StateDict:
     loaded = _load(path)
     while isinstance(loaded, Mapping):
@@ -78,14 +90,14 @@ def _load(path: str | Path) -> Any:
         raise UserError(f"{path}: needs torch; pip install 'stlm_jax[convert]'") from None
     try:
         local = local_copy(path)
-        with open(local, "rb") as file:
-            mapped = file.read(len(_ZIP)) == _ZIP  # older files cannot be memory-mapped
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(local, map_location="cpu", weights_only=True, mmap=mapped)
+        options: Any = {"map_location": "cpu", "weights_only": True}
+        with _Bounded(io.FileIO(local)) as file, warnings.catch_warnings(action="ignore"):
+            if file.peek(len(_ZIP))[: len(_ZIP)] != _ZIP:
+                return torch.load(file, **options)  # older files cannot be memory-mapped
+            require_honest_sizes(local)
+            return torch.load(local, mmap=True, **options)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None
-    except OSError:
-        raise
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({found[1]})" if found else ""
@@ -94,6 +106,8 @@ def _load(path: str | Path) -> Any:
             "save the model's state_dict() alone"
         ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # torch's own of damaged archives name no file
         reason = first_line(error).split(". ")[0]
         raise UserError(f"{path}: truncated, or not a torch checkpoint ({reason})") from error
 

@@ -37,10 +37,10 @@ def run(finished_run, tmp_path):
 def refused(tmp_path):
     """Predicts with a model, and gives the line that it is refused with."""
 
-    def predict(model, *options):
+    def predict(model, *options, gib=8):
         stand_in.grey(tmp_path / "photo.png", 90)
         arguments = ["stlm", "predict", str(model), str(tmp_path / "photo.png"), *options]
-        status, lines = command(main, [*arguments, f"--output={tmp_path / 'out'}"], gib=8)
+        status, lines = command(main, [*arguments, f"--output={tmp_path / 'out'}"], gib=gib)
         assert status == 2, lines
         return lines[-1]
 
@@ -200,6 +200,32 @@ def test_a_tensor_that_is_no_plain_one(tmp_path, refused, name):
     path = tmp_path / "odd.pt"
     torch.save({"encoderT.x": _odd_tensors()[name]}, path)
     assert f"{path}: encoderT.x is not a plain tensor of numbers" in refused(path)
+
+
+def _archive(content, change):
+    """A torch file, whose zip archive's directory was changed: bytes at an offset in an entry."""
+    at = content.index(b"PK\x01\x02") + change[0]
+    return content[:at] + change[1] + content[at + len(change[1]) :]
+
+
+@pytest.mark.parametrize("damage", ["size", "place", "pickle"])
+def test_a_torch_file_that_lies_of_its_sizes(tmp_path, refused, damage):
+    torch = pytest.importorskip("torch")
+    path, buffer = tmp_path / "lies.pt", io.BytesIO()
+    torch.save(
+        {"encoderT.x": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=damage != "pickle"
+    )
+    content = buffer.getvalue()
+    if damage == "size":  # of a member: four gigabytes
+        content = _archive(content, (24, b"\xff\xff\xff\xfe"))
+    elif damage == "place":  # of its header: behind the end
+        content = _archive(content, (42, b"\xff\xff\xff\x7f"))
+    else:  # a text of two gigabytes
+        content = content[:2] + b"X\xff\xff\xff\x7f" + content[2:]
+    path.write_bytes(content)
+    line = refused(path, gib=1)
+    assert f"{path}: truncated, or not a torch checkpoint" in line
+    assert "enforce" not in line and "MemoryError" not in line  # nothing so large was asked for
 
 
 @pytest.mark.parametrize("shape", [(2**40,), (2**26,)])
