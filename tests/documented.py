@@ -17,6 +17,14 @@ from typing import NamedTuple
 
 import pytest
 
+# All that take a `parse` when they are imported: not while it is another, for that would stay.
+import benchmarks.checkpoint  # noqa: F401
+import launch.plan
+import launch.search
+import launch.sweep  # noqa: F401
+import stlm_jax.commands.check_data
+import stlm_jax.commands.compare_runs
+import stlm_jax.commands.teacher_store  # noqa: F401
 from stlm_jax import settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -71,7 +79,7 @@ class Command(NamedTuple):
 
     Attributes:
         page: its name.
-        text: as it is written, on one line.
+        text: on one line.
         marks: what it says that it needs.
     """
 
@@ -145,9 +153,9 @@ def require_readable(words: list[str]) -> None:
     """Has a command's own parser read it, in the present folder; fails where it refuses."""
     program, *rest = words
     program = program.removeprefix(".venv/bin/")
-    if program in ("python", "python3") and rest[0] == "-m" and rest[1] == "pip":
+    if program == "python" and rest[:2] == ["-m", "pip"]:
         program, rest = "pip", rest[2:]
-    if program == "python" or program == "python3":
+    if program == "python":
         _python(rest)
     elif program == "stlm":
         _read_by(lambda: runpy.run_module("stlm_jax.cli.main", run_name="__main__"), words)
@@ -159,19 +167,13 @@ def require_readable(words: list[str]) -> None:
                 require_readable(shlex.split(line))
     elif program == "pip":
         _pip(rest)
-    elif program == "curl":
-        pass  # run by a test, or marked
     elif program == "pytest":
         _pytest(rest)
     elif program.startswith("launch/"):
         assert (ROOT / program).is_file()
         _require_main(rest)
-    elif program == ".":
-        assert rest == [".venv/bin/activate"]
-    else:
-        assert program in _UNKNOWN_HERE, (
-            f"{program}: nothing reads it, and nothing says what it needs"
-        )
+    elif program != "curl" and words != [".", ".venv/bin/activate"]:  # curl's are run
+        assert program in _UNKNOWN_HERE, f"nothing reads {program}, nothing says what it needs"
         for word in rest:  # our own files among its arguments
             assert not word.startswith(("launch/", "configs/")) or (ROOT / word).is_file(), word
         _require_main(rest)
@@ -190,8 +192,7 @@ def _python(rest):
         module = rest[1]
         found = importlib.util.find_spec(module)
         assert found and found.origin, f"there is no module {module}"
-        if module == "benchmarks.code_size":
-            assert len(rest) == 2  # it has no parser
+        if rest[1:] == ["benchmarks.code_size"]:  # which has no parser
             return
         _read_by(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True), rest[1:])
         return
@@ -239,6 +240,9 @@ def _read_by(run, words):
         except SystemExit as end:
             raise AssertionError(f"{' '.join(words)}: refused ({end.code})") from None
         raise AssertionError(f"{' '.join(words)}: ran without reading its arguments")
+    for name, module in list(sys.modules.items()):
+        kept = getattr(vars(module).get("parse"), "__qualname__", "") if module else ""
+        assert "_stop_" not in kept, f"{name} was imported while parse was another"
 
 
 def _stop_when_read(patch, program):
