@@ -97,3 +97,21 @@ def use_compilation_cache(folder: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
         if in_bucket(folder):  # JAX itself writes there, XLA's own caches know local files only
             jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+        else:
+            _forget_damaged(folder)
+
+
+def _forget_damaged(folder: Path) -> None:
+    """Removes programs that a process was writing when it was killed, or the disk was full.
+
+    JAX would compile each anew, with a warning, at every start, and write it never again.
+    """
+    from jax._src.compilation_cache import decompress_executable  # zlib's or zstandard's
+
+    for path in folder.glob("*-cache"):
+        try:
+            decompress_executable(path.read_bytes())
+        except OSError:  # JAX will say so
+            continue
+        except Exception:  # the library's own
+            path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """How a command line ends: one line about what went wrong, and a status."""
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,15 @@ _NO_MEMORY = (
     "memory does not suffice: lower image_size, train.batch_size, evaluate.batch_size, "
     "data.texture_count or data.cache_gib, or take a machine with more"
 )
+
+_FULL = "free some space and run the same command again"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,  # a limit of the shell's
+    errno.EROFS: "give a place that can be written to",
+    errno.EACCES: "change its permissions, or give another place",
+}
 
 
 def exit_status(command: Callable[[], int | None], stopped: str) -> int:
@@ -42,7 +52,8 @@ def exit_status(command: Callable[[], int | None], stopped: str) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _fail(f"error: {error.filename or 'disk'}: {error.strerror}", BAD_INPUT)
+        advice = f": {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+        return _fail(f"error: {error.filename or 'disk'}: {error.strerror}{advice}", BAD_INPUT)
     except Interrupted as stop:
         return _fail(f"\n{stop}", status_of_signal())
     except KeyboardInterrupt:

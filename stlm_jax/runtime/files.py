@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +15,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from stlm_jax.runtime.paths import forget_copy, in_bucket, path_of
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+_UNFINISHED = re.compile(r"\.(.*\.)?\d+\.tmp", re.S)  # of a process
 
 
 @contextlib.contextmanager
@@ -30,16 +39,77 @@ def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
         forget_copy(path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    file: BinaryIO | None = None
     try:
-        with open(unfinished, "wb") as file:
-            yield file
-            file.flush()
-            # The rename may reach the disk before the content: a power cut would leave it empty.
-            os.fsync(file.fileno())
+        file = _begun(unfinished)
+        yield file
+        file.flush()
+        # The rename may reach the disk before the content: a power cut would leave it empty.
+        os.fsync(file.fileno())
+        if fcntl is None:  # such a system renames no open file; elsewhere it stays locked
+            file.close()
         os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    except BaseException as error:
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        _name(error, path, unfinished)
+        raise
+    file.close()
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """While this context is open, an error of the disk that names no file gets the name `path`."""
+    try:
+        yield
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+@functools.lru_cache(1024)
+def sweep(folder: Path) -> None:
+    """Removes what killed processes were writing in a folder; that of those at work is locked.
+
+    It is looked at once a process.
+    """
+    if fcntl is None or not folder.is_dir():
+        return
+    for path in folder.glob(".*.tmp"):
+        if _UNFINISHED.fullmatch(path.name):
+            with contextlib.suppress(OSError), open(path, "rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _begun(path: Path) -> BinaryIO:
+    """A new file, locked where files can be, so that nobody sweeps it away."""
+    while True:
+        file = open(path, "wb")  # noqa: SIM115
+        if fcntl is None:
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # no locks there: then none are swept either
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()  # swept away before it was locked
+
+
+def _name(error: BaseException | None, path: Path, unfinished: Path | None = None) -> None:
+    """Has errors of the disk, those behind an error too, name `path`."""
+    while error is not None:
+        known = (None, str(unfinished))
+        if isinstance(error, OSError) and error.errno and error.filename in known:
+            error.filename, error.filename2 = str(path), None
+        error = error.__context__
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str) -> Path:

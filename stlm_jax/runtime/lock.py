@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import named
 from stlm_jax.runtime.paths import in_bucket
 from stlm_jax.runtime.progress import note
 
@@ -78,8 +79,14 @@ def _locked(path: Path, in_use: str) -> int | None:
             note(f"warning: {path} cannot be locked ({error.strerror}): start no second training")
             return None
         if _is_still(file, path):
-            os.ftruncate(file, 0)
-            os.write(file, _own_name())
+            try:
+                with named(path):
+                    os.ftruncate(file, 0)
+                    os.write(file, _own_name())
+            except OSError:
+                path.unlink(missing_ok=True)
+                os.close(file)
+                raise
             return file
         os.close(file)  # its owner has just removed it
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stlm_jax.runtime.files import parsed_json, write_atomically
+from stlm_jax.runtime.files import named, parsed_json, write_atomically
 from stlm_jax.runtime.paths import Staged
 from stlm_jax.runtime.progress import note
 
@@ -28,6 +28,7 @@ class MetricWriter:
     def __init__(self, path: Path, start: int = 0):
         """Opens the file `path`; `start` is the step that training resumes from."""
         lines = _lines_until(path, start)
+        self._path = path
         self._name, self._staged, self._sent = path.name, Staged(path.parent), time.monotonic()
         local = self._staged.path / path.name
         write_atomically(local, "".join(f"{line}\n" for line in lines))
@@ -37,8 +38,9 @@ class MetricWriter:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line `{"step": step, name: value, …}` and the same events."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with named(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)

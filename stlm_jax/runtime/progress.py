@@ -1,6 +1,7 @@
 """What a person sees while the program works: notes and the progress of loops on stderr."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from typing import TypeVar
@@ -72,6 +73,9 @@ class Progress(tqdm):
             miniters=1,
             bar_format=_TERMINAL if self._in_place else _LOG,
         )
+        # tqdm's clock is that of the day: set back, it would print nothing until it has caught up.
+        self._time = time.monotonic
+        self.start_t = self.last_print_t = self._time()
 
     def reach(self, step: int, values: Mapping[str, float] | None = None) -> None:
         """Says that `step` are done; `values` are shown by name."""

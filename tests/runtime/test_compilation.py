@@ -1,10 +1,14 @@
 """The compiler options."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import jax
 import numpy as np
 import pytest
+from other_processes import REPOSITORY
 
 from stlm_jax.runtime import compilation
 from stlm_jax.runtime.interrupt import Interrupted
@@ -64,3 +68,36 @@ def test_a_compilation_can_be_given_up():
 def test_an_error_of_the_compiler_is_the_callers():
     with pytest.raises(TypeError):
         compilation.compile_apart(compilation.jit(lambda x: x + "a"), 1)
+
+
+START = """
+import jax, pathlib, sys
+from stlm_jax.runtime.compilation import jit, use_compilation_cache
+use_compilation_cache(pathlib.Path(sys.argv[1]))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+print(jit(lambda x: 3 * x + 1)(2))
+"""
+
+
+def test_a_program_that_was_being_written_at_a_kill_is_written_anew(tmp_path):
+    def start():
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+        ended = subprocess.run(
+            [sys.executable, "-c", START, str(tmp_path)],
+            env={**environment, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        assert (ended.returncode, ended.stdout) == (0, "7\n"), ended.stderr
+        assert "persistent compilation cache" not in ended.stderr
+        return {path.name: path.read_bytes() for path in tmp_path.glob("*-cache")}
+
+    whole = start()
+    assert whole
+    for path in tmp_path.glob("*-cache"):
+        os.truncate(path, path.stat().st_size // 2)
+    start()
+    again = start()
+    assert {name: len(content) for name, content in again.items()} == {
+        name: len(content) for name, content in whole.items()
+    }

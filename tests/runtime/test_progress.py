@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("tqdm.std.time", clock)
+    monkeypatch.setattr("stlm_jax.runtime.progress.time.monotonic", clock)
     return clock
 
 
