@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_WORKDIR ?= runs/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test test-fast test-slow fuzz lint audit lock docs bench clean
+.PHONY: setup demo test test-fast test-slow faults fuzz lint audit lock docs bench clean
 
 # Every extra that development needs; `make demo` installs less.
 setup: $(VENV)/.test
@@ -38,6 +38,11 @@ test-slow: $(VENV)/.test
 # The targets of tests/fuzz with many more inputs, in a quarter of an hour; others each time.
 fuzz: $(VENV)/.test
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/fuzz
+
+# A hundred processes killed at random moments; prints the table of docs/reliability.md.
+faults: $(VENV)/.test
+	rm -rf build/faults
+	$(BIN)/python tests/faults/random_kills.py build/faults
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ byte. TensorFlow is not needed.
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,14 @@ from stlm_jax.data.sources.registry import SOURCES
 from stlm_jax.data.tfds_file import INFO
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.exit_status import exit_status
+from stlm_jax.runtime.files import disk_problem
+from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.paths import in_bucket
 from stlm_jax.runtime.progress import note
+from stlm_jax.workdir import LOCK
 
 VERSION = "1.0.0"
+_IN_USE = "writes this category: wait for its end, or give another --data_dir"
 _PREPARED = "tfds"  # the source that reads what is written here
 # What the readers call what the flags here say.
 _FLAGS = {"data.root": "--raw", "data.categories": "--categories"}
@@ -88,11 +93,14 @@ def build(
         if folder in folders.values():
             raise UserError(f"{category}: another category is called {folder.parent.name}, too")
         folders[category] = folder
-        if (folder / INFO).exists():
-            note(f"{category}: is there already; to write it again, delete {folder}")
-            continue
-        _write(name, category, records, Path(raw), data_dir)
-        note(f"{category}: {len(records)} images written to {folder}")
+        if not (folder / INFO).exists():
+            _require_files(records)
+            with only_here(folder.parent / LOCK, _IN_USE):
+                if not (folder / INFO).exists():
+                    _write(name, category, records, Path(raw), folder)
+                    note(f"{category}: {len(records)} images written to {folder}")
+                    continue
+        note(f"{category}: is there already; to write it again, delete {folder}")
     return list(folders.values())
 
 
@@ -100,18 +108,33 @@ def _config_name(category: str) -> str:
     return re.sub(r"[^\w.+-]", "_", category)
 
 
-def _write(name: str, category: str, records: list[Record], raw: Path, data_dir: str) -> None:
-    import tensorflow_datasets as tfds
-
-    from stlm_jax.data.sources.tfds_builder import CategoryBuilder
-
+def _require_files(records: list[Record]) -> None:
     for record in records:
         for file in (record.image, *record.masks):
             if not file.is_file():
                 raise UserError(f"{file} does not exist: it belongs to {record.image}")
+
+
+def _write(name: str, category: str, records: list[Record], raw: Path, folder: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    from stlm_jax.data.sources.tfds_builder import CategoryBuilder
+
+    for left in folder.parent.glob(f"incomplete.*_{VERSION}"):  # of one that was killed
+        shutil.rmtree(left)
     tfds.disable_progress_bar()
-    config = tfds.core.BuilderConfig(name=_config_name(category), version=VERSION)
-    CategoryBuilder(name, config, category, records, raw, data_dir).download_and_prepare()
+    config = tfds.core.BuilderConfig(name=folder.parent.name, version=VERSION)
+    data_dir = str(folder.parents[2])
+    try:
+        CategoryBuilder(name, config, category, records, raw, data_dir).download_and_prepare()
+    except Exception as error:
+        reason = disk_problem(error)
+        if reason is None:
+            raise
+        raise UserError(
+            f"{folder}: cannot be written: {reason}: mend that and run the same command again, "
+            "which goes on with this category"
+        ) from error
 
 
 if __name__ == "__main__":

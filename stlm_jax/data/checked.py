@@ -1,7 +1,7 @@
 """What the check of a run's data found, kept for when the same run is started again.
 
 Reading every image takes minutes for a large set; files whose sizes and times of change are as they
-were are not read again.
+were are not read again. The times are compared for equality only, so that no clock need be right.
 """
 
 import hashlib
@@ -72,11 +72,15 @@ def identity(config: ml_collections.ConfigDict, records: Iterable[Record]) -> st
     return digest.hexdigest()
 
 
-def _state(file: File) -> tuple[int, int] | None:
+def _state(file: File) -> tuple[int, int, int] | None:
+    """Size, time of change, and that of the system, which no program sets: a copy keeps the others.
+
+    A bucket has the first two.
+    """
     if isinstance(file, StoredFile):
         return None
     try:
         stat = file.stat()
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns, getattr(stat, "st_ctime_ns", 0)

@@ -23,14 +23,16 @@ from stlm_jax.inference.score_tables import score_tables
 from stlm_jax.inference.scores import largest, mean_of_largest
 from stlm_jax.runtime.errors import UserError
 from stlm_jax.runtime.interrupt import Interrupted
+from stlm_jax.runtime.lock import only_here
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.runtime.progress import note, say, track
 from stlm_jax.runtime.text import as_utf8, printable
 from stlm_jax.weights.description import Calibration
-from stlm_jax.workdir import PREDICTIONS, RESULTS, check_same_run, trained_categories
+from stlm_jax.workdir import LOCK, PREDICTIONS, RESULTS, check_same_run, trained_categories
 
 Scores = dict[str, float]
 Prediction = tuple[int, MapPictures, Scores]  # of the image of that number
+_IN_USE = "writes predictions into it: wait for its end, or give another --config.predict.output"
 _KINDS = {"score": "map", "score_without_fa": "map_without_fa"}  # scores, and what they are of
 
 
@@ -67,7 +69,9 @@ def predict(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
     count = defective = 0
     try:
-        with score_tables(output) as add_row:
+        # Hidden, as a folder of images may be called `lock`.
+        with only_here(output / f".{LOCK}", _IN_USE), score_tables(output) as add_row:
+            check_output(output, inputs, config.predict.overwrite)  # as another may have left it
             for index, pictures, scores in track(predictions, f"predict {category}", len(inputs)):
                 judged = _judge(judging, scores["score"]) if judging else {}
                 written = pictures.save(output, inputs[index].name)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 from stlm_jax.prediction.naming import ABOUT, PREDICTIONS
 from stlm_jax.prediction.seen import FAILED, JUDGED, Key, Seen
 from stlm_jax.runtime.errors import UserError
-from stlm_jax.runtime.files import parsed_json, read_json, write_json
+from stlm_jax.runtime.files import named, parsed_json, read_json, write_json
 from stlm_jax.runtime.progress import note
 
 _FORMAT, _VERSION = "stlm_jax predictions", 1
@@ -61,7 +61,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         with contextlib.closing(self.seen):
             if self._file is not None:
-                with self._file as file:
+                with named(self.path), self._file as file:
                     file.flush()
                     os.fsync(file.fileno())
 
@@ -70,10 +70,11 @@ class Journal:
         # ASCII: no reader is to take a letter of a file's name for the end of the line.
         line = json.dumps({**row, "id": str(key)}, allow_nan=False)
         assert self._file is not None
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        if now:
-            os.fsync(self._file.fileno())
+        with named(self.path):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            if now:
+                os.fsync(self._file.fileno())
         self.seen.set(key, FAILED if "error" in row else JUDGED)
 
     def _go_on(self) -> None:

@@ -24,6 +24,7 @@ from stlm_jax.prediction.seen import ABSENT, FAILED, Key
 from stlm_jax.prediction.sources import Source, below
 from stlm_jax.prediction.tally import Tally
 from stlm_jax.runtime.errors import UserError
+from stlm_jax.runtime.files import open_atomically
 from stlm_jax.runtime.interrupt import StopRequest
 from stlm_jax.runtime.paths import in_bucket, is_taken, path_of
 from stlm_jax.runtime.progress import note
@@ -169,9 +170,9 @@ class Watched:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            unfinished = place.with_name(f".{os.getpid()}.tmp")
-            shutil.copy2(source.path, unfinished)
-            os.replace(unfinished, place)
+            with open_atomically(place) as file, open(source.path, "rb") as original:
+                shutil.copyfileobj(original, file)
+            shutil.copystat(source.path, place)
             source.path.unlink()
 
     def _wait(self, stop: StopRequest) -> None:

@@ -67,10 +67,11 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        self._file.close()
-        if self._events:
-            self._events.close()
-        self._staged.close()
+        with named(self._path):  # what was not written yet is tried again
+            self._file.close()
+            if self._events:
+                self._events.close()
+            self._staged.close()
 
     def __enter__(self) -> "MetricWriter":
         return self

@@ -1,7 +1,9 @@
 """How Orbax behaves in this package: it logs nothing, and a checkpoint is one process's."""
 
+import functools
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,30 @@ class _NotOrbax(logging.Filter):
 
 
 def silence() -> None:
-    """Drops what is printed as whole tracebacks of errors that are handled.
+    """Drops what Orbax prints of errors that are handled: its log, and tracebacks of its store.
 
-    It is Orbax's log, and what the threads of its array store say that read on when one of them
-    has found damage and nobody waits for the others.
+    Where an array of a checkpoint is damaged or cannot be written, the store's threads tell a loop
+    that has ended of the others.
     """
     logging.getLogger("absl").addFilter(_NotOrbax())
-    before = sys.unraisablehook
+    sys.excepthook = functools.partial(_unless_of_a_save, sys.excepthook)
+    sys.unraisablehook = functools.partial(_unless_of_a_read, sys.unraisablehook)
 
-    def told(unraisable: Any) -> None:
-        value = unraisable.exc_value
-        if not (isinstance(value, RuntimeError) and str(value) == "Event loop is closed"):
-            before(unraisable)
 
-    sys.unraisablehook = told
+def _unless_of_a_save(
+    tell: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: Any
+) -> None:
+    if not _is_of_the_store(error):
+        tell(kind, error, trace)
+
+
+def _unless_of_a_read(tell: Callable[..., Any], unraisable: Any) -> None:
+    if not _is_of_the_store(unraisable.exc_value):
+        tell(unraisable)
+
+
+def _is_of_the_store(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def be_alone() -> None:

@@ -192,7 +192,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, tiny_stlm, module, suffix):
     command = f"ulimit -f 100; {sys.executable} -m conversion.{module} {source} {output}"
     finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert finished.returncode == 2
-    assert finished.stderr.splitlines()[-1] == "error: disk: File too large"
+    advice = "free some space and run the same command again"
+    assert finished.stderr.splitlines()[-1] == f"error: {output}: File too large: {advice}"
     assert "Traceback" not in finished.stderr
     assert not list(output.parent.iterdir())
 

@@ -102,3 +102,24 @@ def test_it_is_told_by_more_than_names(place):
     assert identity(config, records) != whole
     config.train.batch_size = 2
     assert identity(config, records[:-1]) != whole
+
+
+def test_an_image_that_kept_its_size_and_time_is_read_again(place, start):
+    """As `cp --preserve` over it leaves it, or a clock that was set back."""
+    start()
+    assert start()[1] == 0
+    path = place / "data/disc/test/good/000.png"
+    stat = path.stat()
+    content = path.read_bytes()
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    status, read, said = start()
+    path.write_bytes(content)
+    assert status == 2 and read > 0 and str(path) in said.splitlines()[-1]
+
+
+def test_times_in_the_future_are_times_like_others(place, start):
+    for path in (place / "data").rglob("*.png"):
+        os.utime(path, (4e9, 4e9))  # in 2096
+    assert start()[1] > 0
+    assert start()[1] == 0

@@ -147,3 +147,18 @@ def test_sub_folders_stop_and_wrong_use(watch, model, tmp_path, capsys):
     assert "--done" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         predict(model, folder, folder, "--watch")
+
+
+def test_a_clock_that_is_wrong_keeps_no_file_waiting(watch, tmp_path, monkeypatch):
+    folder, real, calls = tmp_path / "in", time.time, []
+    monkeypatch.setattr(time, "time", lambda: real() - 3600 * len(calls.append(1) or calls))
+
+    def camera():
+        for name, changed in (("old", -86400), ("future", 4e9), ("now", real())):
+            grey(folder / f"{name}.png", 20)
+            os.utime(folder / f"{name}.png", (changed, changed))
+        wait_for(lambda: count(folder / "done") == 3)
+
+    assert watch(camera) == 0
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 3 and all(row["ms"] >= 0 for row in rows)
