@@ -202,10 +202,10 @@ def test_a_tensor_that_is_no_plain_one(tmp_path, refused, name):
     assert f"{path}: encoderT.x is not a plain tensor of numbers" in refused(path)
 
 
-def _archive(content, change):
-    """A torch file, whose zip archive's directory was changed: bytes at an offset in an entry."""
-    at = content.index(b"PK\x01\x02") + change[0]
-    return content[:at] + change[1] + content[at + len(change[1]) :]
+def _put(content, mark, offset, new):
+    """`content` with other bytes at an offset from where a mark is."""
+    at = content.index(mark) + offset
+    return content[:at] + new + content[at + len(new) :]
 
 
 @pytest.mark.parametrize("damage", ["size", "place", "pickle"])
@@ -217,9 +217,9 @@ def test_a_torch_file_that_lies_of_its_sizes(tmp_path, refused, damage):
     )
     content = buffer.getvalue()
     if damage == "size":  # of a member: four gigabytes
-        content = _archive(content, (24, b"\xff\xff\xff\xfe"))
-    elif damage == "place":  # of its header: behind the end
-        content = _archive(content, (42, b"\xff\xff\xff\x7f"))
+        content = _put(content, b"PK\x01\x02", 24, b"\xff\xff\xff\xfe")
+    elif damage == "place":  # of the archive's directory
+        content = _put(content, b"PK\x06\x06", 49, b"\xff" * 7)
     else:  # a text of two gigabytes
         content = content[:2] + b"X\xff\xff\xff\x7f" + content[2:]
     path.write_bytes(content)
