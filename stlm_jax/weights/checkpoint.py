@@ -34,6 +34,7 @@ from stlm_jax.weights.leaves import (
     nested,
     packed,
     rebuild,
+    require_same_model,
     room_for,
     unpacked,
 )
@@ -241,7 +242,7 @@ class Checkpoints:
         known = {paths[p]: saved[p] for p in paths}
         later = come_later(known, expected)
         known |= {path: describe(value) for path, value in later.items()}
-        self._require_same_model(step, known, expected)
+        require_same_model(self.directory / str(step), known, expected)
         flat = self._read(step, item, saved, meta.get("format", 1))
         for path in paths:
             if describe(flat[path]) != saved[path]:
@@ -266,21 +267,6 @@ class Checkpoints:
                 f"{self.directory / str(step)}: a checkpoint of format {number}, which this "
                 f"stlm_jax does not know (it reads 1 to {_FORMAT}): update stlm_jax"
             )
-
-    def _require_same_model(self, step: int, saved: dict[str, list], expected: dict) -> None:
-        for path in sorted(saved.keys() | expected.keys()):
-            ours = theirs = "absent"
-            if path in saved:
-                shape, dtype, _ = saved[path]
-                theirs = f"{dtype}{shape}"
-            if path in expected:
-                ours = f"{np.dtype(expected[path].dtype).name}{list(expected[path].shape)}"
-            if ours != theirs:
-                raise UserError(
-                    f"{self.directory / str(step)}: checkpoint of another model: {path} is "
-                    f"{theirs} in the checkpoint, {ours} in the configured model; use the "
-                    "configuration it was trained with, or another --workdir"
-                )
 
     def close(self) -> None:
         """Waits for the last save and releases Orbax's resources."""

@@ -2,11 +2,15 @@
 
 import math
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import serialization, traverse_util
+
+from stlm_jax.runtime.errors import UserError
 
 SEPARATOR = "/"
 _PIECE = 2**24  # bytes
@@ -100,3 +104,22 @@ def describe(array: np.ndarray) -> list:
     array = np.asarray(array)
     content = np.ascontiguousarray(array).view(np.uint8)
     return [list(array.shape), array.dtype.name, zlib.crc32(content.data)]
+
+
+def require_same_model(
+    checkpoint: Path, saved: dict[str, list], expected: Mapping[str, Any]
+) -> None:
+    """Has arrays of a checkpoint's table be those that a model needs, by path, shape and dtype."""
+    for path in sorted(saved.keys() | expected.keys()):
+        ours = theirs = "absent"
+        if path in saved:
+            shape, dtype, _ = saved[path]
+            theirs = f"{dtype}{shape}"
+        if path in expected:
+            ours = f"{np.dtype(expected[path].dtype).name}{list(expected[path].shape)}"
+        if ours != theirs:
+            raise UserError(
+                f"{checkpoint}: checkpoint of another model: {path} is {theirs} in the "
+                f"checkpoint, {ours} in the configured model; use the configuration it was "
+                "trained with, or another --workdir"
+            )
