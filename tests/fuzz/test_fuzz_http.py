@@ -122,7 +122,7 @@ def sent(port, parts, leaves) -> bytes:
             connection.shutdown(socket.SHUT_WR)
             while received := connection.recv(65536):
                 answer += received
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # the server has answered and hung up
             pass
         return answer
 
