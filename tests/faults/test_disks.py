@@ -13,9 +13,8 @@ import pytest
 from miniature import write_config
 from works import DISK_WORKS
 
-SHORT = ("predict", "build")
 NAMES = [
-    pytest.param(work.name, marks=() if work.name in SHORT else pytest.mark.slow)
+    pytest.param(work.name, marks=() if work.name == "build" else pytest.mark.slow)
     for work in DISK_WORKS
 ]
 
