@@ -62,8 +62,16 @@ _IMAGE_SIZE = Rule(
 _QUANTILE = Rule(lambda v: 0 < v <= 1, "must be above 0 and at most 1")
 _TILE = Rule(lambda v: v == 0 or 32 <= v <= MOST, f"must be 0, or 32 or more, at most {MOST}")
 _SIDE = Rule(lambda v: v == -1 or 1 <= v <= MOST, "must be -1, or 1 or more")
+_MOST_SEED = 2**32 - 1
+
+
+def _is_seed(text: str) -> bool:
+    digits = text.strip()  # so many that Python refuses to read them are none either
+    return digits.isdecimal() and len(digits) <= len(str(_MOST_SEED)) and int(digits) <= _MOST_SEED
+
+
 _SEEDS = Rule(
-    lambda v: all(part.strip().isdecimal() and int(part) < 2**32 for part in v.split(",") if v),
+    lambda v: all(map(_is_seed, v.split(","))) if v else True,
     "must be whole numbers below 2**32 with commas between, such as 0,1,2",
 )
 _ROTATION = one_of("none", "small", "right_angles")
@@ -82,7 +90,7 @@ _SOURCES = one_of(
 )
 
 KEYS: dict[str, Key] = {
-    "seed": Key(0, between(0, 2**32 - 1), "of all that is drawn; the published code has none"),
+    "seed": Key(0, between(0, _MOST_SEED), "of all that is drawn; the published code has none"),
     "image_size": Key(1024, _IMAGE_SIZE, "pixels; published, SAM's input size"),
     "dtype": Key("float32", one_of("float32", "bfloat16"), "of activations, not of parameters"),
     "precision": Key("default", _PRECISIONS, "of products of float32; default: the device's own"),

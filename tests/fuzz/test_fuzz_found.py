@@ -53,6 +53,14 @@ def test_brackets_in_brackets(run, refused, file):
     assert f"{run / file}: not a" in refused(run, "--category=disc")
 
 
+def test_a_seed_of_more_digits_than_python_reads(tmp_path):
+    (tmp_path / "plain.py").write_text("from stlm_jax.config import default as get_config\n")
+    option = f"--config.ensemble.seeds=1,{'9' * 5000}"
+    arguments = ["stlm", "train", f"--config={tmp_path / 'plain.py'}", option]
+    status, lines = command(main, arguments)
+    assert status == 2 and lines[-1].endswith("with commas between, such as 0,1,2")
+
+
 def test_a_safetensors_header_of_brackets(tmp_path, refused):
     path = tmp_path / "deep.safetensors"
     text = f'{{"__metadata__": {BRACKETS}}}'.encode()
