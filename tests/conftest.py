@@ -37,6 +37,7 @@ LONG_FILES = (
     "test_web.py",
     "test_calibrated_run.py",
     "test_openvino.py",
+    "test_documented_commands.py",
     "test_stablehlo.py",
     "test_checkpoints_in_config.py",
     "test_train.py",

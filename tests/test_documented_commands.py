@@ -11,9 +11,10 @@ import time
 
 import numpy as np
 import pytest
-from documented import PAGES, ROOT, commands, needed, require_readable
+from documented import PAGES, ROOT, commands, needed
 from miniature import stand_in_step
 from PIL import Image
+from reading import require_readable
 
 from stlm_jax.cli.main import main as stlm
 from stlm_jax.config import BY_CATEGORY, KEYS, check, default
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for place in ("DIR/train/good", "photos", "FOLDER/new", "new_photos", "new", "mvtec_ad"):
         (found / place).mkdir(parents=True)
-        for number in range(3):
+        for number in range(8):
             pixels = rng.integers(90, 110, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(found / place / f"{number}.png")
     for name in LINKED:
@@ -95,7 +96,7 @@ def test_options_in_sentences_are_options():
 TINY = ["--config.image_size=64", "--config.teacher.name=vit_tiny", "--config.train.steps=2",
         "--config.teacher.checkpoint=random", "--config.student.encoder=tiny_vit_test",
         "--config.student.checkpoint=", "--config.data.texture_count=4",
-        "--config.evaluate.latency_runs=0"]  # fmt: skip
+        "--config.evaluate.latency_runs=0", "--config.evaluate.batch_size=1"]  # fmt: skip
 
 
 def of(page, *starts):
@@ -122,8 +123,8 @@ def walked(folder):
 
 def test_the_tutorial_is_walked(walked):
     rows = [json.loads(line) for line in (walked / "found/predictions.jsonl").open()]
-    assert len(rows) == 3 and all(row["verdict"] in ("good", "defective") for row in rows)
-    assert len(list((walked / "found").rglob("overlay.png"))) == 3
+    assert len(rows) == 8 and all(row["verdict"] in ("good", "defective") for row in rows)
+    assert len(list((walked / "found").rglob("overlay.png"))) == 8
 
 
 def test_frames_of_a_film_are_predicted(walked, monkeypatch):
