@@ -18,6 +18,7 @@ from stlm_jax.data.masks import RULES
 from stlm_jax.data.memory_file import MemoryFile
 from stlm_jax.data.records import Record
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PIL's; pytest drops our filter
 SHAPE = (23, 31)
 
 
