@@ -83,7 +83,7 @@ def test_the_demo_is_not_told_of_sam(monkeypatch):
 def test_every_command_of_the_readme_is_accepted(photographs, monkeypatch):
     """Trainings down to the configuration, others down to their options."""
     asked = []
-    monkeypatch.setattr("stlm_jax.main.run", lambda argv: asked.append(parse(argv)))
+    monkeypatch.setattr("stlm_jax.main.carry_out", asked.append)
     monkeypatch.chdir(photographs)
     (photographs / "sam_vit_h_4b8939.pth").touch()
     for words in of_stlm("train"):
