@@ -175,7 +175,8 @@ def test_an_onnx_file_that_is_not_finite(onnx_of_run, tmp_path):
         onnx.save(model, tmp_path / "bad.onnx")
         with pytest.raises(UserError) as error:
             Detector.load(tmp_path / "bad.onnx")
-        assert str(error.value).startswith(f"{tmp_path / 'bad.onnx'}: {name} holds 1 of ")
+        said = "damaged or changed since" if keeps_digest else f"{name} holds 1 of "
+        assert str(error.value).startswith(f"{tmp_path / 'bad.onnx'}: {said}")
 
 
 @pytest.fixture

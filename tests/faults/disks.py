@@ -7,6 +7,7 @@ is by work: how each start ended and what was its last line, what was wrong of w
 It mounts what it needs in a namespace of its own, which it enters by util-linux's `unshare`.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -97,14 +98,25 @@ def suffer(work: Work, folder: pathlib.Path) -> dict[str, Any]:
     return {"told": told, "wrong": wrong}
 
 
-def main(folder: pathlib.Path, *names: str) -> None:
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("works", nargs="*", metavar="WORK")
+    given = parser.parse_args()
+    for name in set(given.works) - {work.name for work in DISK_WORKS}:
+        parser.error(f"{name}: no such work")
+    return given
+
+
+def main(folder: pathlib.Path, names: list[str]) -> None:
     prepare(folder)
     works = [work for work in DISK_WORKS if not names or work.name in names]
     print(json.dumps({work.name: suffer(work, folder) for work in works}, indent=1))
 
 
 if __name__ == "__main__":
+    given = arguments()
     if os.environ.get("STLM_DISKS") != "mine":
         os.environ["STLM_DISKS"] = "mine"
         os.execvp("unshare", in_namespace([sys.executable, *sys.argv]))
-    main(pathlib.Path(sys.argv[1]).resolve(), *sys.argv[2:])
+    main(given.folder.resolve(), given.works)

@@ -195,7 +195,7 @@ def test_sigterm_is_heard_while_evaluation_runs(place, moment, monkeypatch, caps
         replaced = signalled(measure.read_test_image)
         monkeypatch.setattr("stlm_jax.evaluation.measure.read_test_image", replaced)
     else:
-        monkeypatch.setattr(Measurements, "add", signalled(Measurements.add))
+        monkeypatch.setattr(Measurements, "fold", signalled(Measurements.fold))
     assert main(["main", *command(place)]) == 143
     done.set()
     printed = capsys.readouterr()

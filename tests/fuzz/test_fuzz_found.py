@@ -18,6 +18,8 @@ from test_fuzz_exports import write_onnx, write_openvino, write_stablehlo
 
 from stlm_jax.cli.main import main
 from stlm_jax.data.checked import known_problems
+from stlm_jax.inference import traced
+from stlm_jax.models.initialization import variable_shapes
 from stlm_jax.report.run_facts import of_run
 from stlm_jax.runtime.exit_status import exit_status
 from stlm_jax.weights.load import load_sam
@@ -104,18 +106,18 @@ def test_a_file_that_only_dates_a_checkpoint(run, refused):
 
 
 def red(config, model):
-    """In the place of `make_predict_fn`: compiles at once."""
+    """In the place of `traced.prediction`: compiles at once, and nothing of it is kept."""
 
-    def predict(variables, image, size):
-        maps = image[..., 0] / 255.0
+    def predict(variables, image):
+        maps = np.float32(image[..., 0]) / 255
         return {"map": maps, "score": maps.mean((1, 2))}
 
-    return predict
+    return traced.Traced(variable_shapes(model), predict)
 
 
 def test_thresholds_are_of_the_weights_that_are_read(run, tmp_path, monkeypatch):
     """The newest checkpoint is damaged: nothing is judged by what was estimated with it."""
-    monkeypatch.setattr("stlm_jax.inference.detector.make_predict_fn", red)
+    monkeypatch.setattr("stlm_jax.inference.traced.prediction", red)
     stand_in.grey(tmp_path / "photo.png", 90)
     arguments = ["stlm", "predict", str(run), str(tmp_path / "photo.png"), "--category=disc"]
     verdicts = []
