@@ -64,8 +64,9 @@ OF_FAST = "test_cli.py"
 # Rooms and files whose programs are compiled as a user's are: their numbers are compared with those
 # of other code, or the programs are looked at. The others' take 40 % of the time to compile, since
 # XLA does little to make them fast, and nobody waits for them.
-OPTIMISED = ("models", "runtime", "test_pseudo_anomaly.py", "test_onnx.py", "test_golden_by_command.py",
-             "test_golden_training.py", "test_program_memory.py")  # fmt: skip
+OPTIMISED = ("models", "runtime", "test_pseudo_anomaly.py", "test_onnx.py", "test_stablehlo.py",
+             "test_torch_stlm.py", "test_golden_by_command.py", "test_golden_training.py",
+             "test_program_memory.py")  # fmt: skip
 EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 FEW = "jax_disable_most_optimizations"
 MUCH = 2**30  # bytes; giving them back takes half a second
