@@ -1,5 +1,6 @@
 """What the targets do to files: strategies of damaged bytes, JSON documents and zip archives."""
 
+import functools
 import io
 import json
 import struct
@@ -24,48 +25,61 @@ class Content(bytes):
 
 
 def damaged(content: bytes, most: int = 4):
-    """`content` after one to `most` edits."""
-    return _damaged(Content(content), most)
+    """`content` after one to `most` edits.
+
+    Strategies are of edits alone: hypothesis keeps what it has drawn from, and files are large.
+    """
+    return st.lists(_EDITS, min_size=1, max_size=most).map(
+        lambda edits: Content(functools.reduce(_edited, edits, content))
+    )
 
 
-@st.composite
-def _damaged(draw, content: bytes, most: int) -> bytes:
-    for _ in range(draw(st.integers(1, most))):
-        content = draw(_edited(Content(content)))
-    return Content(content)
+# From the start of a file, from its end, where headers and directories are, or anywhere.
+_PLACES = st.one_of(
+    st.integers(0, 400),
+    st.integers(-401, -1),
+    st.integers(0, 2**20).map(lambda part: part / 2**20),
+)
+_EDITS = st.one_of(
+    st.tuples(st.sampled_from(("flip", "flip")), _PLACES, st.integers(0, 7)),
+    st.tuples(st.sampled_from(("byte", "insert")), _PLACES, st.binary(min_size=1, max_size=64)),
+    st.tuples(
+        st.sampled_from(("cut", "delete", "zero", "repeat")), _PLACES, st.integers(1, 64)
+    ),
+    st.tuples(
+        st.just("number"),
+        _PLACES,
+        st.tuples(st.sampled_from(NUMBERS), st.sampled_from("<>"), st.sampled_from("BHIQ")),
+    ),
+    st.tuples(st.just("swap"), _PLACES, st.tuples(_PLACES, st.integers(1, 64))),
+)  # fmt: skip
 
 
-@st.composite
-def _edited(draw, content: bytes) -> bytes:
-    kind = draw(st.sampled_from(
-        ("flip", "flip", "byte", "cut", "insert", "delete", "swap", "zero", "repeat", "number")
-    ))  # fmt: skip
-    at, length = draw(_place(len(content))), draw(st.integers(1, 64))
+def _edited(content: bytes, edit: tuple) -> bytes:
+    kind, place, how = edit
+    at = _at(place, len(content))
     if kind == "flip":
-        changed = content[at : at + 1]
-        flipped = bytes(byte ^ (1 << draw(st.integers(0, 7))) for byte in changed)
+        flipped = bytes(byte ^ (1 << how) for byte in content[at : at + 1])
         return content[:at] + flipped + content[at + 1 :]
     if kind == "byte":
-        return content[:at] + draw(st.binary(min_size=1, max_size=1)) + content[at + 1 :]
+        return content[:at] + how[:1] + content[at + 1 :]
     if kind == "cut":
         return content[:at]
     if kind == "insert":
-        return content[:at] + draw(st.binary(min_size=1, max_size=64)) + content[at:]
+        return content[:at] + how + content[at:]
     if kind == "delete":
-        return content[:at] + content[at + length :]
+        return content[:at] + content[at + how :]
     if kind == "zero":
-        return content[:at] + bytes(length) + content[at + length :]
+        return content[:at] + bytes(how) + content[at + how :]
     if kind == "repeat":
-        return content[: at + length] + content[at:]
+        return content[: at + how] + content[at:]
     if kind == "number":
-        number, order, width = draw(st.tuples(
-            st.sampled_from(NUMBERS), st.sampled_from("<>"), st.sampled_from("BHIQ")
-        ))  # fmt: skip
+        number, order, width = how
         size = struct.calcsize(width)
         put = struct.pack(order + width, number % 256**size)
         return content[:at] + put + content[at + size :]
-    other = draw(_place(len(content)))
-    first, second = sorted((at, other))
+    other, length = how
+    first, second = sorted((at, _at(other, len(content))))
     block = min(length, second - first)
     return (
         content[:first] + content[second : second + block]
@@ -74,12 +88,10 @@ def _edited(draw, content: bytes) -> bytes:
     )  # fmt: skip
 
 
-def _place(length: int):
-    """A place in a file: often where headers and directories are, at its ends."""
-    last = max(0, length - 1)
-    return st.one_of(
-        st.integers(0, min(400, last)), st.integers(max(0, last - 400), last), st.integers(0, last)
-    )
+def _at(place: int | float, length: int) -> int:
+    if isinstance(place, float):
+        return int(place * max(0, length - 1))
+    return min(max(0, length + place if place < 0 else place), max(0, length - 1))
 
 
 VALUES = st.one_of(
