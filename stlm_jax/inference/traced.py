@@ -27,6 +27,7 @@ from stlm_jax.runtime.files import write_atomically
 from stlm_jax.runtime.paths import path_of
 from stlm_jax.weights.load import Variables
 
+OUTPUTS = ("map", "score")  # maps without FA are evaluation's; XLA leaves out what nobody asks for
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -36,8 +37,8 @@ class Traced:
 
     Attributes:
         variables: shapes and dtypes of those that it takes.
-        predict: of variables and images (N, S, S, 3) uint8, for any N, what `make_predict_fn`
-            gives at the size (S, S).
+        predict: of variables and images (N, S, S, 3) uint8, for any N, the `OUTPUTS` of what
+            `make_predict_fn` gives at the size (S, S).
     """
 
     variables: Variables
@@ -56,17 +57,25 @@ def prediction(config: ml_collections.ConfigDict, model: Stlm) -> Traced:
     known = _kept(file)
     if known:
         return known
-    predict, variables = make_predict_fn(config, model), variable_shapes(model)
+    predict, variables = _outputs(make_predict_fn(config, model), size), variable_shapes(model)
     if file is None:
-        compiled = jit(predict, static_argnums=2)
-        return Traced(variables, lambda *arguments: compiled(*arguments, (size, size)))
+        return Traced(variables, jit(predict))
     (count,) = jax.export.symbolic_shape("N")
     images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
-    traced = jax.jit(lambda variables, images: predict(variables, images, (size, size)))
-    content = gzip.compress(jax.export.export(traced)(variables, images).serialize(), mtime=0)
+    traced = jax.export.export(jax.jit(predict))(variables, images)
+    content = gzip.compress(traced.serialize(), mtime=0)
     with contextlib.suppress(OSError):  # it is the next start's loss only
         write_atomically(file, content)
     return _read(content)
+
+
+@functools.lru_cache(maxsize=8)  # of one function jax keeps what it has traced and compiled
+def _outputs(predict: Callable, size: int) -> Callable:
+    def of_square(variables: Variables, images: np.ndarray) -> dict[str, jax.Array]:
+        found = predict(variables, images, (size, size))
+        return {name: found[name] for name in OUTPUTS}
+
+    return of_square
 
 
 def _kept(file: Path | None) -> Traced | None:
