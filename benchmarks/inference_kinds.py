@@ -7,6 +7,7 @@ loads the model and returns a call: uint8 images (N, S, S, 3) to maps (N, S, S) 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,6 +160,20 @@ TOLERANCES = {"ONNX Runtime float16": 1e-2, "ONNX Runtime int8": np.inf, "OpenVI
 TOLERANCE = 1e-3
 
 
+def untrained(config) -> tuple[Any, Any]:
+    """A student of a configuration and random variables, of whose maps not all are zeros."""
+    import jax
+
+    from stlm_jax.models.build import build_stlm
+    from stlm_jax.models.initialization import random_variables
+
+    model = build_stlm(config)
+    variables = random_variables(model, jax.random.key(0))
+    # As published the first map saturates its sigmoid, and every way would give the same zeros.
+    variables["params"]["segmentation"]["head_4"]["kernel"] *= 0.1
+    return model, variables
+
+
 def write_models(
     folder: Path,
     size: int,
@@ -175,23 +190,16 @@ def write_models(
         teacher: whose width the student has, one of `SAM_VARIANTS`.
         precisions: of the graphs beside the torch file.
     """
-    import jax
-
     from conversion.exports.checks import drawn_images
     from conversion.onnx.export import export_onnx
     from conversion.to_torch import torch_tensors, write_state_dict
     from stlm_jax.config import default
     from stlm_jax.inference.trained_model import TrainedModel
-    from stlm_jax.models.build import build_stlm
-    from stlm_jax.models.initialization import random_variables
     from stlm_jax.weights.description import export_metadata
 
     config = default()
     config.image_size, config.student.encoder, config.teacher.name = size, encoder, teacher
-    model = build_stlm(config)
-    variables = random_variables(model, jax.random.key(0))
-    # As published the first map saturates its sigmoid, and every way would give the same zeros.
-    variables["params"]["segmentation"]["head_4"]["kernel"] *= 0.1
+    model, variables = untrained(config)
     trained = TrainedModel(model, variables, config)
     described = export_metadata(trained.description, variables, "float32")
     write_state_dict(folder / WEIGHTS, torch_tensors(variables), described)

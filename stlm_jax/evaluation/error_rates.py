@@ -18,7 +18,6 @@ class ErrorRates:
     def __init__(self, calibration: Calibration):
         """Begins with no image."""
         self._calibration = calibration
-        self._thresholds = calibration.threshold, calibration.pixel_threshold
         self._counts = np.zeros((2, 2, 2), np.int64)  # image or pixel, true class, verdict
 
     def add(
@@ -44,8 +43,12 @@ class ErrorRates:
 
     def merge(self, other: Self) -> None:
         """Adds what another has counted by the same thresholds."""
-        if other._thresholds != self._thresholds:
-            raise ValueError(f"thresholds {other._thresholds} are not {self._thresholds}")
+        ours, theirs = (
+            (known.threshold, known.pixel_threshold)
+            for known in (self._calibration, other._calibration)
+        )
+        if theirs != ours:
+            raise ValueError(f"thresholds {theirs} are not {ours}")
         self._counts += other._counts
 
     def result(self) -> dict[str, float]:

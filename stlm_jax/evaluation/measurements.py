@@ -75,10 +75,6 @@ class Measurements:
         self._shown = max(config.report.gallery, config.evaluate.panels)
         self._square = (config.image_size,) * 2
 
-    def add(self, image: TestImage, maps: ImageMaps) -> None:
-        """Takes what the model says of an image; a MetricError names one that is not finite."""
-        self.fold(self.look(image, maps))
-
     def look(self, image: TestImage, maps: ImageMaps) -> Looked:
         """The work on one image; nothing is changed, so threads may look at several at once.
 

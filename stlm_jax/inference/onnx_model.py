@@ -75,9 +75,10 @@ class OnnxModel:
         if not path_of(path).is_file():
             raise UserError(f"{path}: there is no such file")
         content = path_of(path).read_bytes()
-        if _BEFORE_DIGEST in content:  # first: damaged, it is nothing to show to a native library
+        digest = digest_of(content)
+        if digest:  # first: damaged, it is nothing to show to a native library
             stored = content.rpartition(_BEFORE_DIGEST)[2][:LENGTH].decode("ascii", "replace")
-            require_digest(path, digest_of(content), stored)
+            require_digest(path, digest, stored)
         try:
             self._session = open_session(content)
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
@@ -88,7 +89,7 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has a dozen types for a damaged file
             raise UserError(f"{path}: onnxruntime cannot read it ({first_line(error)})") from error
         if FILE in self.metadata:
-            require_digest(path, digest_of(content), self.metadata[FILE])
+            require_digest(path, digest, self.metadata[FILE])
         else:
             tell_without_digest(path)
         self.description = Description.read(path, self.metadata)

@@ -128,8 +128,10 @@ class OpenvinoModel:
     def __init__(self, path: str | Path):
         """Opens the `.xml` and the `.bin` beside it, which must be those of the digest in it."""
         xml, weights = _content(path), _content(path_of(path).with_suffix(WEIGHTS_SUFFIX))
-        if sealed := _SEAL.search(xml):  # first: damaged, it is nothing to show to a native library
-            self._require_whole(path, xml, weights, sealed[1].decode())
+        sealed = _SEAL.search(xml)
+        stored = sealed[1].decode() if sealed else None
+        if stored is not None:  # first: damaged, it is nothing to show to a native library
+            self._require_whole(path, xml, weights, stored)
         try:
             model = read(xml, weights)
             self.metadata = _metadata(model)
@@ -139,10 +141,10 @@ class OpenvinoModel:
             raise
         except Exception as error:  # OpenVINO's are RuntimeErrors of many lines
             raise UserError(f"{path}: OpenVINO cannot read it ({first_line(error)})") from error
-        if FILE in self.metadata:
-            self._require_whole(path, xml, weights, self.metadata[FILE])
-        else:
+        if FILE not in self.metadata:
             tell_without_digest(path)
+        elif self.metadata[FILE] != stored:  # else it is compared already
+            self._require_whole(path, xml, weights, self.metadata[FILE])
         self.description = Description.read(path, self.metadata)
         self._require_size(path, model)
         self._run = compiled(model)

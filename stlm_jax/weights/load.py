@@ -36,8 +36,9 @@ def read_npz(path: str | pathlib.Path) -> Variables:
     Its archive holds a CRC-32 of every tensor, which is checked as they are read.
     """
     try:
-        _require_honest(local_copy(path))
-        with np.load(local_copy(path), allow_pickle=False) as file, np.errstate(over="ignore"):
+        local = local_copy(path)
+        _require_honest(local)
+        with np.load(local, allow_pickle=False) as file, np.errstate(over="ignore"):
             flat = {name: file[name].astype(np.float32) for name in file.files}
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such weights file") from None

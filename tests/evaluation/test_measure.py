@@ -157,7 +157,7 @@ def test_any_split_into_processes_gives_the_same(tmp_path):
         for index in range(process, 9, 3):
             seen = read_test_image(config, index, records[index])
             (found,) = predictor([seen.view])
-            part.add(seen, found)
+            part.fold(part.look(seen, found))
         parts.append(pickle.loads(pickle.dumps(part)))
     merged = parts[2]
     merged.merge(parts[0])
